@@ -1,0 +1,11 @@
+"""Tensor factorizations of spectrum images: named modes, and tensors that share a mode share its factor.
+
+The public names stand in `__init__.pyi`, one table for this package and for type checkers.  A name loads its file when
+it is first used, so that ``import tensorspec`` stays light.
+"""
+
+import lazy_loader
+
+__version__ = "0.1.0.dev0"
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
