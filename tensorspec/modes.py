@@ -390,7 +390,8 @@ def _with_coords(tensor: xr.DataArray, coords: Mapping[str, xr.DataArray]) -> xr
     for key, coord in coords.items():
         if key in coord.dims and coord.indexes[key].nlevels > 1:
             index = coord.indexes[key]
-            for level in (key, *index.names):
-                plain.pop(str(level), None)
-            tensor = tensor.assign_coords(xr.Coordinates.from_pandas_multiindex(index, key))
+            levels = xr.Coordinates.from_pandas_multiindex(index, key)
+            for level, values in levels.items():
+                values.attrs.update(plain.pop(str(level), values).attrs)
+            tensor = tensor.assign_coords(levels)
     return tensor.assign_coords({key: coord.variable for key, coord in plain.items()})
