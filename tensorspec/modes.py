@@ -356,7 +356,7 @@ def _modes_of(tensor_name: str, tensor: xr.DataArray, groups: Mapping[str, tuple
         if name in found and dim in found[name].dims:
             continue
         dims = tuple(other for other in groups[name] if other in tensor.dims) if dim in group_of else (dim,)
-        if name in found or (name in tensor.dims and name not in dims):
+        if name in tensor.dims and name not in dims:
             _refuse_name(name, dims, f"tensor {tensor_name!r} has dimensions {list(tensor.dims)}")
         coords = {
             str(key): coord.reset_coords(drop=True)

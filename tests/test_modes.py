@@ -304,7 +304,9 @@ def test_dask_is_computed_and_sparse_stays_sparse():
     values = np.arange(24.0).reshape(2, 3, 4) % 3
     tensor = xr.DataArray(values, dims=("e", "y", "x"))
     labels, names = find_modes({"a": tensor})
-    np.testing.assert_array_equal(to_array(tensor.chunk(), names["a"], labels), values.reshape(2, 12))
+    array = to_array(tensor.chunk(), names["a"], labels)
+    assert isinstance(array, np.ndarray)
+    np.testing.assert_array_equal(array, values.reshape(2, 12))
     array = to_array(tensor.copy(data=sparse.COO(values)).transpose("x", "e", "y"), names["a"], labels)
     assert isinstance(array, sparse.COO)
     np.testing.assert_array_equal(array.todense(), values.reshape(2, 12))
