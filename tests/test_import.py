@@ -84,3 +84,9 @@ def test_every_name_resolves_at_once_when_asked():
     environment = {**os.environ, "EAGER_IMPORT": "1"}
     code = "import tensorspec as ts; assert callable(ts.fit)"
     subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, env=environment, timeout=120)
+
+
+def test_the_reference_lists_every_public_name():
+    page = Path(__file__).resolve().parents[1] / "docs" / "reference" / "index.md"
+    listed = [line.strip() for line in page.read_text().splitlines() if line.startswith("   ") and ":" not in line]
+    assert sorted(filter(None, listed)) == sorted(ts.__all__)
