@@ -1,0 +1,131 @@
+"""Choose, merge and name the components of a fit."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import xarray as xr
+
+from tensorspec.errors import InvalidArgument, UnknownName
+
+if TYPE_CHECKING:
+    from tensorspec.solution import Fit
+
+__all__ = ["merge", "positions", "relabel", "select", "take"]
+
+CANCELLATION = 0.5  # sums of entries below this share of the sum of their magnitudes do not describe a component
+
+
+def positions(fit: Fit, components: int | str | Iterable[int | str]) -> list[int]:
+    """Return positions from 0 of components named by number from 1 or by label.
+
+    Raises
+    ------
+    UnknownName
+        If a component does not exist.
+    InvalidArgument
+        If none is named, or one twice.
+    """
+    named = [components] if isinstance(components, int | str) else list(components)
+    labels, found = fit.labels, []
+    for name in named:
+        if isinstance(name, str) and name and name in labels:
+            found.append(labels.index(name))
+        elif not isinstance(name, str | bool) and name in range(1, fit.rank + 1):
+            found.append(int(name) - 1)
+        else:
+            also = f", labelled {labels}" if any(labels) else ""
+            raise UnknownName(f"no component {name!r}; this fit has components 1 to {fit.rank}{also}")
+    if not found or len(set(found)) < len(found):
+        raise InvalidArgument(f"name one or more components, each once; given is {named!r}")
+    return found
+
+
+def take(fit: Fit, indices: Sequence[int]) -> Fit:
+    """Return a fit with the components at these positions (from 0), in this order, counted from 1 again."""
+
+    def chosen(array: xr.DataArray) -> xr.DataArray:
+        return array.isel(component=list(indices)).assign_coords(component=np.arange(1, len(indices) + 1))
+
+    factors = {mode: chosen(factor) for mode, factor in fit.factors.items()}
+    return dataclasses.replace(fit, factors=factors, weights=chosen(fit.weights))
+
+
+def select(fit: Fit, components: Sequence[int | str]) -> Fit:
+    """Return a fit with these components only; see `tensorspec.solution.Fit.select`."""
+    indices = positions(fit, components)
+    return _derived(take(fit, indices), "select", indices)
+
+
+def relabel(fit: Fit, labels: Mapping[int | str, str]) -> Fit:
+    """Return a fit whose components carry these labels; see `tensorspec.solution.Fit.relabel`."""
+    new = fit.labels
+    for index, label in zip(positions(fit, labels), labels.values(), strict=True):
+        new[index] = str(label)
+    coord = {"label": ("component", np.array(new, dtype=str))}
+    factors = {mode: factor.assign_coords(coord) for mode, factor in fit.factors.items()}
+    return dataclasses.replace(fit, factors=factors, weights=fit.weights.assign_coords(coord))
+
+
+def merge(fit: Fit, components: Sequence[int | str]) -> Fit:
+    """Return a fit in which these components are one; see `tensorspec.solution.Fit.merge`.
+
+    Notes
+    -----
+    The product of the marginals over a power of the total is the rank-one model nearest to the sum of the components
+    in the Kullback-Leibler sense [1]_, and keeps every marginal, hence maps and spectra.  The marginal of a mode that
+    tensors share is that of all their counts together.
+
+    .. [1] Huang & Sidiropoulos, "Kullback-Leibler principal component for tensors is not NP-hard", 2017,
+       arXiv:1711.07925.
+    """
+    indices = positions(fit, components)
+    if len(indices) < 2:
+        raise InvalidArgument(f"merge needs two or more components; given is {list(components)!r}")
+    totals = {name: fit.totals(name).values[indices] for name in fit.tensors}
+    place = min(indices)
+    kept = [index for index in range(fit.rank) if index == place or index not in indices]
+    result = take(fit, kept)
+    at = kept.index(place)
+    factors, lengths = {}, {}
+    for mode, factor in fit.factors.items():
+        pooled = sum(totals[name] for name, record in fit.tensors.items() if mode in record.modes)
+        values, lengths[mode] = _pooled(factor.values[indices], np.asarray(pooled), mode, indices)
+        new = result.factors[mode].copy(deep=True)
+        new.values[at] = values
+        factors[mode] = new
+    weights = result.weights.copy(deep=True)
+    for name, record in fit.tensors.items():
+        strength = totals[name].sum() * np.prod([lengths[mode] for mode in record.modes])
+        weights.loc[{"tensor": name, "component": at + 1} if "tensor" in weights.dims else {"component": at + 1}] = (
+            strength
+        )
+    return _derived(dataclasses.replace(result, factors=factors, weights=weights), "merge", indices)
+
+
+def _pooled(columns: np.ndarray, totals: np.ndarray, mode: str, indices: list[int]) -> tuple[np.ndarray, float]:
+    """Return the unit-norm mean of columns, each scaled to its total, and the norm of that mean at a sum of one."""
+    flat = columns.reshape(len(columns), -1).astype(float)
+    sums, sizes = np.nansum(flat, axis=1), np.nansum(np.abs(flat), axis=1)
+    if (np.abs(sums) < CANCELLATION * sizes).any():
+        which = [index + 1 for index, bad in zip(indices, np.abs(sums) < CANCELLATION * sizes, strict=True) if bad]
+        raise InvalidArgument(
+            f"merge adds signals, but the entries of component {which[0]} in mode {mode!r} cancel each other; "
+            "fit with NonNegative() on that mode, or fit anew with a lower rank"
+        )
+    shares = np.divide(totals, sums, out=np.zeros_like(sums), where=sums != 0)
+    whole = totals.sum()
+    mean = (shares[:, np.newaxis] * flat).sum(axis=0) / whole if whole else flat[0]
+    norm = float(np.sqrt(np.nansum(mean**2)))
+    return (mean / norm if norm else mean).reshape(columns.shape[1:]), norm
+
+
+def _derived(fit: Fit, verb: str, indices: Sequence[int]) -> Fit:
+    """Return the fit without the figures that belonged to its components as fitted; provenance notes what was done."""
+    tensors = {name: dataclasses.replace(record, explained=float("nan")) for name, record in fit.tensors.items()}
+    note = {"step": verb, "components": [int(index) + 1 for index in indices]}
+    provenance = {**fit.provenance, "derived": [*fit.provenance.get("derived", []), note]}
+    return dataclasses.replace(fit, tensors=tensors, objective=float("nan"), provenance=provenance, summaries={})

@@ -1,0 +1,152 @@
+"""What the components of a fit amount to in the units of the data: sums, shares, model and residual of one tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import xarray as xr
+
+from tensorspec.errors import InvalidArgument, InvalidData, UnknownMode, suggest
+from tensorspec.modes import from_arrays
+
+if TYPE_CHECKING:
+    from tensorspec.solution import Fit
+
+__all__ = ["marginal", "measured", "reconstruct", "residual", "shares", "totals"]
+
+
+def marginal(fit: Fit, name: str, mode: str, what: str) -> xr.DataArray:
+    """Return each component of a tensor summed over all its modes but one, in units of the data.
+
+    Parameters
+    ----------
+    fit : Fit
+        Factors and weights.
+    name, mode : str
+        The tensor, and the mode that stays.
+    what : str
+        Name of the result.
+
+    Returns
+    -------
+    marginal : DataArray, dimensions (component, *the mode's own)
+        NaN where the mode was never measured; entries of other modes never measured are absent from the sums.
+
+    Raises
+    ------
+    UnknownMode
+        If the tensor has no such mode.
+    """
+    record = fit.tensors[name]
+    if mode not in record.modes:
+        known = f"tensor {name!r} has modes {list(record.modes)}"
+        raise UnknownMode(f"no mode {mode!r}; {known}.{suggest(mode, record.modes)}")
+    others = [other for other in record.modes if other != mode]
+    amplitude = _product(fit, name, others, power=1)
+    factor = fit.factors[mode]
+    values = (_rows(factor) * amplitude[:, np.newaxis]).reshape(factor.shape)
+    return _described(factor.copy(data=values), what, "signal summed over " + " and ".join(others), record.unit)
+
+
+def totals(fit: Fit, name: str) -> xr.DataArray:
+    """Return the sum of each component over a whole tensor: dimension ``component``, units of the data."""
+    record = fit.tensors[name]
+    total = fit.strengths(name).copy(data=_product(fit, name, record.modes, power=1))
+    return _described(total, "totals", "signal summed over all modes", record.unit)
+
+
+def shares(fit: Fit, name: str) -> xr.DataArray:
+    """Return the share of each component in the model of a tensor: of its sum, or of its energy where signs differ."""
+    record = fit.tensors[name]
+    amounts, of = _product(fit, name, record.modes, power=1), record.unit or "signal"
+    if (amounts < 0).any():
+        amounts, of = _product(fit, name, record.modes, power=2), "energy"
+    whole = amounts.sum()
+    result = fit.strengths(name).copy(data=amounts / whole if whole > 0 else np.zeros_like(amounts))
+    result.attrs = {"long_name": f"share of {of}", "of": of}
+    return result.rename("shares")
+
+
+def reconstruct(fit: Fit, name: str) -> xr.DataArray:
+    """Return the model of a tensor, with the dimensions, order and coordinates of the data, in their units."""
+    record = fit.tensors[name]
+    rows = [_rows(fit.factors[mode]) for mode in record.modes]
+    dtype = np.result_type(*rows)
+    left = rows[0] * fit.strengths(name).values.astype(dtype)[:, np.newaxis]
+    rest = rows[1]
+    for other in rows[2:]:
+        rest = (rest[:, :, np.newaxis] * other[:, np.newaxis, :]).reshape(fit.rank, -1)
+    values = (left.T @ rest).reshape([fit.modes[mode].size for mode in record.modes])
+    model = from_arrays(values, record.modes, fit.modes, record.dims)
+    return _described(model, "model", "model", record.unit)
+
+
+def measured(fit: Fit, name: str, data: Any = None) -> xr.DataArray:
+    """Return the data of a tensor, held or given, in the order of dimensions in which they were fitted.
+
+    Parameters
+    ----------
+    fit : Fit
+        Holds its data, unless it was read from a file.
+    name : str
+        The tensor.
+    data : DataArray or mapping of str to DataArray, optional
+        The data, if not those held.
+
+    Returns
+    -------
+    data : DataArray
+
+    Raises
+    ------
+    InvalidArgument
+        If one DataArray is given for a fit of several tensors.
+    InvalidData
+        If the data are neither given nor held, or have other dimensions or sizes than those fitted.
+    """
+    record, given = fit.tensors[name], fit.data if data is None else data
+    if isinstance(data, xr.DataArray) and len(fit.tensors) > 1:
+        raise InvalidArgument(f"tensors {list(fit.tensors)} were fitted: give a mapping, data={{{name!r}: ...}}")
+    tensor = given.get(name) if isinstance(given, Mapping) else given
+    if tensor is None:
+        held = "holds no data, as it was read from a file" if given is None else f"was given data of {list(given)}"
+        raise InvalidData(f"this fit {held}: give those of {name!r} with data=")
+    if not isinstance(tensor, xr.DataArray) or set(tensor.dims) != set(record.dims):
+        got = list(tensor.dims) if isinstance(tensor, xr.DataArray) else type(tensor).__name__
+        raise InvalidData(
+            f"data of {name!r}: a DataArray with dimensions {list(record.dims)} was fitted, given is {got}"
+        )
+    tensor = tensor.transpose(*record.dims)
+    if tensor.shape != record.shape:
+        raise InvalidData(f"data of {name!r}: those fitted had the shape {record.shape}, given is {tensor.shape}")
+    return tensor
+
+
+def residual(fit: Fit, name: str, data: Any = None) -> xr.DataArray:
+    """Return data minus model of a tensor; see `measured` for the data."""
+    tensor = measured(fit, name, data)
+    values = tensor.data.todense() if hasattr(tensor.data, "todense") else tensor.data
+    difference = tensor.copy(data=values - reconstruct(fit, name).values)
+    return _described(difference, "residual", "data minus model", fit.tensors[name].unit)
+
+
+def _rows(factor: xr.DataArray) -> np.ndarray:
+    """Return a factor as an array of shape (rank, size of the mode)."""
+    return np.asarray(factor.values).reshape(factor.sizes["component"], -1)
+
+
+def _product(fit: Fit, name: str, modes: tuple[str, ...] | list[str], power: int) -> np.ndarray:
+    """Return strengths times the sums over these modes, shape (rank,), entries to a power (2: the energy)."""
+    result = fit.strengths(name).values.astype(float) ** power
+    for mode in modes:
+        result = result * np.nansum(_rows(fit.factors[mode]).astype(float) ** power, axis=1)
+    return result
+
+
+def _described(array: xr.DataArray, name: str, long_name: str, unit: str) -> xr.DataArray:
+    """Return the array with this name and nothing but these attributes."""
+    array = array.rename(name)
+    array.attrs = {"long_name": long_name} | ({"units": unit} if unit else {})
+    return array

@@ -1,0 +1,1 @@
+"""Solvers: each turns normal equations and constraints into the next factors."""
