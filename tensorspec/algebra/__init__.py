@@ -1,0 +1,1 @@
+"""Tensor algebra by mode: Gram matrices, MTTKRP, reconstruction, as sums over blocks."""

@@ -1,0 +1,162 @@
+"""Contractions of a tensor with factors, the only places where the data are read.
+
+A tensor of order N is a tuple of blocks along its first axis; in memory there is one block, and larger data only mean
+more of them.  Every function below is a sum (or a concatenation) over the blocks.  Factors are ``(size, rank)``.
+
+Entry weights (a mask, an inverse variance) come in two forms: `rows`, one vector per axis whose product is the weight,
+which costs nothing, and a dense array of the tensor's shape, whose Gram matrix is an MTTKRP of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import reduce
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Num
+
+__all__ = ["cross_gram", "gram", "mttkrp", "reconstruct", "squared_residual", "weighted_gram"]
+
+# XLA folds a transpose into the product and then walks memory against its grain (a sweep of 77 ms instead of 8);
+# the barriers keep the operands as they are laid out here.  The highest precision keeps TF32 out on GPUs.
+_barrier = jax.lax.optimization_barrier
+_EXACT = jax.lax.Precision.HIGHEST
+
+
+def cross_gram(
+    left: Float[Array, "size rank"], right: Float[Array, "size other"], rows: Float[Array, " size"] | None = None
+) -> Float[Array, "rank other"]:
+    """Return ``left.T @ diag(rows) @ right`` accumulated in float64."""
+    left, right = left.astype(jnp.float64), right.astype(jnp.float64)
+    if rows is not None:
+        left = left * rows.astype(jnp.float64)[:, None]
+    return jnp.matmul(left.T, right, precision=_EXACT)
+
+
+def gram(
+    factors: Sequence[Float[Array, "size rank"]], axis: int, rows: Sequence[Float[Array, " size"] | None]
+) -> Float[Array, "rank rank"]:
+    """Return the Hadamard product of the Gram matrices of every factor but that of `axis`."""
+    parts = [cross_gram(f, f, u) for m, (f, u) in enumerate(zip(factors, rows, strict=True)) if m != axis]
+    return reduce(jnp.multiply, parts)
+
+
+def mttkrp(
+    blocks: Sequence[Num[Array, "..."]], factors: Sequence[Float[Array, "size rank"]], axis: int
+) -> Float[Array, "size rank"]:
+    """Return the matricised tensor times Khatri-Rao product of the other factors, the tensor read once.
+
+    Parameters
+    ----------
+    blocks
+        The tensor, cut along its first axis; any numeric type, converted to that of the factors when it is used.
+    factors
+        One ``(size, rank)`` factor per axis, in order.
+    axis
+        Axis whose factor is left out.
+
+    Returns
+    -------
+    Array
+        Shape ``(size of axis, rank)``.
+
+    References
+    ----------
+    Kolda and Bader, SIAM Review 51 (2009) 455, doi:10.1137/07070111X.
+    """
+    parts, start = [], 0
+    for block in blocks:
+        stop = start + block.shape[0]
+        local = [factors[0][start:stop], *factors[1:]]
+        parts.append(_mttkrp_block(block, local, axis))
+        start = stop
+    if axis == 0:
+        return parts[0] if len(parts) == 1 else jnp.concatenate(parts)
+    return reduce(jnp.add, parts)
+
+
+def _mttkrp_block(
+    block: Num[Array, "..."], factors: Sequence[Float[Array, "size rank"]], axis: int
+) -> Float[Array, "size rank"]:
+    dtype, rank = factors[0].dtype, factors[0].shape[1]
+    block = block.astype(dtype)
+    if axis == 0:
+        weights = khatri_rao(factors[1:])
+        return _barrier(jnp.matmul(block.reshape(block.shape[0], -1), _barrier(weights), precision=_EXACT))
+    # One product with the first factor serves every other axis: the compiler shares it between the modes of a sweep
+    # that leave the first factor alone (the two-level dimension tree).
+    first = _barrier(factors[0].T)
+    rest = jnp.matmul(first, block.reshape(block.shape[0], -1), precision=_EXACT)
+    if block.ndim == 2:
+        return _barrier(rest).T
+    rest = rest.reshape(rank, *block.shape[1:])
+    letters = "abcdefgh"[: block.ndim - 1]
+    others = [m for m in range(1, block.ndim) if m != axis]
+    terms = ",".join(f"{letters[m - 1]}z" for m in others)
+    return jnp.einsum(
+        f"z{letters},{terms}->{letters[axis - 1]}z", rest, *(factors[m] for m in others), precision=_EXACT
+    )
+
+
+def khatri_rao(factors: Sequence[Float[Array, "size rank"]]) -> Float[Array, "product rank"]:
+    """Return the column-wise Kronecker product, the last factor running fastest."""
+    rank = factors[0].shape[1]
+    return reduce(lambda left, right: (left[:, None, :] * right[None, :, :]).reshape(-1, rank), factors)
+
+
+def weighted_gram(
+    weights: Sequence[Num[Array, "..."]], factors: Sequence[Float[Array, "size rank"]], axis: int
+) -> Float[Array, "size rank rank"]:
+    """Return one Gram matrix per row of `axis`, for dense entry weights.
+
+    It is the MTTKRP of the weights with the pairwise products of the columns, so it costs ``(rank + 1) / 2`` times a
+    plain MTTKRP and makes every least-squares step with missing entries exact.
+    """
+    rank = factors[0].shape[1]
+    upper = [(r, s) for r in range(rank) for s in range(r, rank)]
+    left = jnp.asarray([r for r, _ in upper])
+    right = jnp.asarray([s for _, s in upper])
+    packed = mttkrp(weights, [f[:, left] * f[:, right] for f in factors], axis)
+    position = {pair: k for k, pair in enumerate(upper)}
+    unpack = jnp.asarray([[position[min(r, s), max(r, s)] for s in range(rank)] for r in range(rank)])
+    return packed[:, unpack]
+
+
+def reconstruct(factors: Sequence[Float[Array, "size rank"]]) -> Float[Array, "..."]:
+    """Return the dense tensor that the factors stand for."""
+    flat = jnp.matmul(factors[0], khatri_rao(factors[1:]).T, precision=_EXACT)
+    return flat.reshape(tuple(f.shape[0] for f in factors))
+
+
+def squared_residual(
+    blocks: Sequence[Num[Array, "..."]],
+    factors: Sequence[Float[Array, "size rank"]],
+    scale: Float[Array, ""],
+    rows: Sequence[Float[Array, " size"] | None],
+    weights: Sequence[Num[Array, "..."]] | None,
+) -> Float[Array, ""]:
+    """Return the weighted sum of squares of ``scale * tensor - model``, summed in float64 without cancellation.
+
+    Blocks of a tensor with dense weights hold weight times value (zero where the weight is zero).
+    """
+    total, start = jnp.zeros((), jnp.float64), 0
+    dtype = factors[0].dtype
+    for index, block in enumerate(blocks):
+        stop = start + block.shape[0]
+        model = reconstruct([factors[0][start:stop], *factors[1:]])
+        data = block.astype(dtype) * scale.astype(dtype)
+        if weights is None:
+            square = jnp.square((data - model).astype(jnp.float64))
+        else:
+            weight = weights[index].astype(dtype)
+            difference = data - weight * model
+            square = jnp.where(weight > 0, jnp.square(difference) / jnp.where(weight > 0, weight, 1), 0)
+            square = square.astype(jnp.float64)
+        for axis, row in enumerate(rows):
+            if row is not None:
+                local = row[start:stop] if axis == 0 else row
+                square = square * local.astype(jnp.float64).reshape([-1 if k == axis else 1 for k in range(block.ndim)])
+        total = total + square.sum()
+        start = stop
+    return total

@@ -1,0 +1,244 @@
+"""What a constraint offers to a solver.
+
+A constraint is a frozen bag of settings.  It offers channels, and a solver uses those it understands:
+
+- `AbstractHardConstraint`: a set; its proximal map is the projection and its value is zero.
+- `AbstractPenalty`: a penalty with a proximal map and a value, of exactly the documented strength.
+- `AbstractQuadraticPenalty`: a quadratic, added to the normal equations, so that every solver has it for nothing.
+
+and, where it can, `Bijective`, `Resolvable`, `Stateful`, `Combinable` and `ChecksPartners`.  None of these methods is
+ever overridden twice: a class is either abstract or final.
+
+Arrays are ``(size, columns)``, the columns being those components that the constraint acts on; a solver that works by
+column passes ``(size,)`` and the index of the column.
+"""
+
+# No postponed annotations in this file: equinox has to see its abstract variables as they are.
+import abc
+import enum
+from collections.abc import Sequence
+from typing import Any, ClassVar, NamedTuple
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from tensorspec.errors import InvalidArgument
+
+__all__ = [
+    "AbstractConstraint",
+    "AbstractHardConstraint",
+    "AbstractPenalty",
+    "AbstractQuadraticPenalty",
+    "Bijective",
+    "ChecksPartners",
+    "Combinable",
+    "Context",
+    "Quadratic",
+    "Resolvable",
+    "Separability",
+    "Stateful",
+    "component_field",
+    "strength_field",
+]
+
+
+class Separability(enum.IntEnum):
+    """How far a constraint falls apart into independent pieces; it decides which solvers and which blocks can work."""
+
+    ENTRY = 0
+    COLUMN = 1
+    ROW = 2
+    MATRIX = 3
+
+
+class Quadratic(NamedTuple):
+    """The penalty ``1/2 tr(A Q A^T) - <L, A> + c``."""
+
+    gram: Float[Array, "columns columns"]
+    linear: Float[Array, "size columns"] | None = None
+    constant: Float[Array, ""] | float = 0.0
+
+
+class Context(NamedTuple):
+    """What is known of a mode before the first sweep, for constraints that resolve themselves.
+
+    Attributes
+    ----------
+    mode
+        Name of the mode.
+    shape
+        Its own grid; the size is the product.
+    coordinates
+        One array per grid axis, or None where there is none.
+    units
+        One text per grid axis, or None.
+    rank
+        Number of components of the model.
+    noise_level
+        Standard deviation of the noise over the root mean square of the data.
+    data_scale
+        What a value in data units is multiplied by to become a value of the problem as solved.
+    """
+
+    mode: str
+    shape: tuple[int, ...]
+    coordinates: tuple[np.ndarray | None, ...]
+    units: tuple[str | None, ...]
+    rank: int
+    noise_level: float
+    data_scale: float
+
+    @property
+    def size(self) -> int:
+        """Number of rows of the factor."""
+        return int(np.prod(self.shape))
+
+
+def _as_components(value: Any) -> tuple[int, ...] | None:
+    if value is None:
+        return None
+    if isinstance(value, (int, np.integer)):
+        value = (value,)
+    found = tuple(int(item) for item in value)
+    if not found or min(found) < 1 or len(set(found)) != len(found):
+        raise InvalidArgument(
+            f"components={value!r}: expected distinct component numbers, counted from 1, for example components=[1, 3]"
+        )
+    return found
+
+
+def component_field() -> Any:
+    """Return the dataclass field of the components that a constraint acts on (None: all), counted from 1."""
+    return eqx.field(default=None, converter=_as_components, static=True, kw_only=True)
+
+
+def _as_strength(value: Any) -> Any:
+    if isinstance(value, str):
+        if value != "auto":
+            raise InvalidArgument(f"strength={value!r}: expected a number of zero or more, or 'auto'")
+        return value
+    if isinstance(value, (int, float, np.floating, np.integer)) and not isinstance(value, bool):
+        if not (np.isfinite(value) and value >= 0):
+            raise InvalidArgument(f"strength={value!r}: expected a finite number of zero or more")
+        return float(value)
+    return value  # an array that is being traced
+
+
+def strength_field(**options: Any) -> Any:
+    """Return the dataclass field of a strength: traced data, so that a new value never compiles again."""
+    return eqx.field(converter=_as_strength, **options)
+
+
+class AbstractConstraint(eqx.Module):
+    """Base of every constraint; see the module's text for the channels."""
+
+    components: eqx.AbstractVar[tuple[int, ...] | None]
+    separability: eqx.AbstractVar[Separability]
+    convex: eqx.AbstractClassVar[bool]
+    # Homogeneity: 0 for a cone, 1 for a norm, 2 for a quadratic, None where the constraint fixes the scale of its mode.
+    degree: eqx.AbstractClassVar[int | None]
+
+    @abc.abstractmethod
+    def value(self, factor: Float[Array, "size columns"]) -> Float[Array, ""]:
+        """Return what the constraint adds to the objective."""
+
+    @abc.abstractmethod
+    def violation(self, factor: Float[Array, "size columns"]) -> Float[Array, ""]:
+        """Return the largest distance of an entry (or sum) from what is allowed; zero when satisfied."""
+
+
+class AbstractHardConstraint(AbstractConstraint):
+    """A set that the factor must lie in."""
+
+    @abc.abstractmethod
+    def project(self, values: Float[Array, "..."], column: Any = None) -> Float[Array, "..."]:
+        """Return the nearest point of the set."""
+
+    def prox(self, values: Float[Array, "..."], step: Any, column: Any = None) -> Float[Array, "..."]:
+        """Return the projection: for a set the step does not matter."""
+        del step
+        return self.project(values, column)
+
+    def value(self, factor: Float[Array, "size columns"]) -> Float[Array, ""]:
+        """Return zero: a set costs nothing."""
+        return jnp.zeros((), jnp.result_type(factor))
+
+
+class AbstractPenalty(AbstractConstraint):
+    """A penalty with a proximal map."""
+
+    @abc.abstractmethod
+    def prox(self, values: Float[Array, "..."], step: Any, column: Any = None) -> Float[Array, "..."]:
+        """Return ``argmin_A value(A) + |A - values|^2 / (2 step)``."""
+
+    def violation(self, factor: Float[Array, "size columns"]) -> Float[Array, ""]:
+        """Return zero: a penalty forbids nothing."""
+        return jnp.zeros((), jnp.result_type(factor))
+
+
+class AbstractQuadraticPenalty(AbstractConstraint):
+    """A quadratic penalty, absorbed into the normal equations."""
+
+    @abc.abstractmethod
+    def quadratic(self, size: int, columns: int) -> Quadratic:
+        """Return the terms that are added to the normal equations."""
+
+    def value(self, factor: Float[Array, "size columns"]) -> Float[Array, ""]:
+        """Return ``1/2 tr(A Q A^T) - <L, A> + c``."""
+        terms = self.quadratic(*factor.shape)
+        total = 0.5 * jnp.sum((factor.T @ factor) * terms.gram) + terms.constant
+        return total if terms.linear is None else total - jnp.sum(terms.linear * factor)
+
+    def violation(self, factor: Float[Array, "size columns"]) -> Float[Array, ""]:
+        """Return zero: a penalty forbids nothing."""
+        return jnp.zeros((), jnp.result_type(factor))
+
+
+class Bijective(abc.ABC):
+    """A constraint that an unconstrained variable can express, for solvers that need derivatives."""
+
+    @abc.abstractmethod
+    def forward(self, free: Float[Array, "..."]) -> Float[Array, "..."]:
+        """Return the point of the set that a free variable stands for."""
+
+    @abc.abstractmethod
+    def inverse(self, factor: Float[Array, "..."]) -> Float[Array, "..."]:
+        """Return a free variable that stands for a point of the set."""
+
+
+class Resolvable(abc.ABC):
+    """A constraint with something to settle before the first sweep: an automatic strength, values in data units."""
+
+    @abc.abstractmethod
+    def resolve(self, context: Context) -> AbstractConstraint:
+        """Return the constraint with everything settled as plain arrays."""
+
+
+class Stateful(abc.ABC):
+    """A constraint that learns while the fit runs; it is replaced, never changed, and keeps its array shapes."""
+
+    @abc.abstractmethod
+    def init_state(self, size: int, columns: int) -> AbstractConstraint:
+        """Return the constraint with the state that the first sweep starts from."""
+
+    @abc.abstractmethod
+    def update_state(self, factor: Float[Array, "size columns"]) -> AbstractConstraint:
+        """Return the constraint with its state after a sweep that ended at `factor`."""
+
+
+class Combinable(abc.ABC):
+    """A constraint whose proximal map together with another is a known one."""
+
+    @abc.abstractmethod
+    def combine(self, other: AbstractConstraint) -> AbstractConstraint | None:
+        """Return the constraint that stands for both exactly, or None when there is none."""
+
+
+class ChecksPartners(abc.ABC):
+    """A constraint that needs, or cannot bear, others on the same mode."""
+
+    @abc.abstractmethod
+    def complaint(self, others: Sequence[AbstractConstraint]) -> str | None:
+        """Return why the constraint cannot stand beside `others`, and what to do; None when it can."""

@@ -1,0 +1,1 @@
+"""Which factorization: from factors to data, and to normal equations."""

@@ -1,0 +1,145 @@
+"""Canonical polyadic (CP) factorization; for two modes it is matrix factorization."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from tensorspec.algebra import contract
+from tensorspec.algebra.normal_equations import NormalEquations
+from tensorspec.constraints.base import AbstractConstraint
+from tensorspec.constraints.nonnegative import NonNegative
+from tensorspec.errors import RankOutOfRange
+from tensorspec.models.base import AbstractModel, as_constraints
+from tensorspec.problem import Factors, Tensor
+
+__all__ = ["CP", "NMF"]
+
+
+def _as_rank(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        raise RankOutOfRange(f"rank={value!r}: expected a whole number of components, 1 or more")
+    if value < 1:
+        raise RankOutOfRange(f"rank={value}: expected 1 or more components")
+    return int(value)
+
+
+def _as_tuple(given: Any) -> tuple[AbstractConstraint, ...]:
+    return given if isinstance(given, tuple) else (given,)
+
+
+class CP(AbstractModel):
+    """A sum of `rank` components, each the product of one profile per mode.
+
+    Parameters
+    ----------
+    rank
+        Number of components.
+    constraints
+        One constraint or a list for each mode that has any.
+    scale
+        The mode that carries the amplitudes; by default the shared mode, else the first (where a constraint fixes the
+        scale of that mode, each tensor's last).
+    everywhere
+        Constraints that every mode has beside its own.
+
+    Raises
+    ------
+    RankOutOfRange
+        When the rank is not a whole number of one or more.
+    InvalidArgument
+        When something given as a constraint is none.
+
+    References
+    ----------
+    Kolda and Bader, SIAM Review 51 (2009) 455, doi:10.1137/07070111X.
+
+    Examples
+    --------
+    >>> CP(2, {"pixel": NonNegative()}).rank
+    2
+    """
+
+    rank: int = eqx.field(converter=_as_rank, static=True)
+    constraints: Mapping[str, tuple[AbstractConstraint, ...]] = eqx.field(converter=as_constraints, default=None)
+    scale: str | None = eqx.field(default=None, static=True)
+    everywhere: tuple[AbstractConstraint, ...] = eqx.field(converter=_as_tuple, default=(), kw_only=True)
+
+    def constraints_for(self, mode: str) -> tuple[AbstractConstraint, ...]:
+        """Return the constraints that every mode has and those given for this one."""
+        given = self.constraints.get(mode, ())
+        common = tuple(c for c in self.everywhere if not any(type(g) is type(c) and g.components is None for g in given))
+        return (*common, *given)
+
+    def normal_equations(self, tensor: Tensor, factors: Factors, mode: str) -> NormalEquations:
+        """Return Gram products and MTTKRP; see the base class."""
+        axis = tensor.modes.index(mode)
+        own = [factors[name] for name in tensor.modes]
+        row = tensor.rows[axis]
+        # Weights that are a product of vectors go onto the factors, so that the data are read as they lie in memory.
+        scaled = [f if u is None else f * u.astype(f.dtype)[:, None] for f, u in zip(own, tensor.rows, strict=True)]
+        right = contract.mttkrp(tensor.blocks, scaled, axis) * tensor.scale.astype(own[0].dtype)
+        if tensor.dense is None:
+            gram = contract.gram(own, axis, tensor.rows)
+        else:
+            halves = [
+                f if u is None else f * jnp.sqrt(u).astype(f.dtype)[:, None]
+                for f, u in zip(own, tensor.rows, strict=True)
+            ]
+            gram = contract.weighted_gram(tensor.dense, halves, axis)
+        if row is not None:
+            right = right * row.astype(right.dtype)[:, None]
+            gram = gram * row.astype(gram.dtype)[:, None, None]
+        return NormalEquations(gram, right).scaled(tensor.weight)
+
+    def reconstruct(self, modes: tuple[str, ...], factors: Factors) -> Float[Array, "..."]:
+        """Return the sum over components of the outer products."""
+        return contract.reconstruct([factors[name] for name in modes])
+
+    def squared_residual(self, tensor: Tensor, factors: Factors) -> Float[Array, ""]:
+        """Return the weighted sum of squared residuals; see the base class."""
+        own = [factors[name] for name in tensor.modes]
+        return contract.squared_residual(tensor.blocks, own, tensor.scale, tensor.rows, tensor.dense)
+
+
+def NMF(
+    rank: int, constraints: Mapping[str, Any] | None = None, scale: str | None = None
+) -> CP:
+    """Return `CP` with `NonNegative` on every mode, the given constraints added.
+
+    Parameters
+    ----------
+    rank
+        Number of components.
+    constraints
+        One constraint or a list for each mode that has more than non-negativity.
+    scale
+        The mode that carries the amplitudes; see `CP`.
+
+    Returns
+    -------
+    CP
+        The model.
+
+    Raises
+    ------
+    RankOutOfRange
+        When the rank is not a whole number of one or more.
+    InvalidArgument
+        When something given as a constraint is none.
+
+    References
+    ----------
+    Lee and Seung, Nature 401 (1999) 788, doi:10.1038/44565.
+
+    Examples
+    --------
+    >>> NMF(3).constraints_for("energy_loss")
+    (NonNegative(),)
+    """
+    return CP(rank, constraints, scale, everywhere=(NonNegative(),))

@@ -1,0 +1,241 @@
+"""Who carries the scale.
+
+The scale of a component can hide in any mode, so a penalty on one mode could be dodged by moving scale to another.
+Therefore each tensor has one mode that carries its amplitudes, and on the other modes the columns are normalised, as
+far as the model leaves that freedom: the partners of a shared carrier jointly (the weighted sum of their squared norms
+is one, which is the diagonal of the carrier's Gram matrix), every other mode by itself.  A column whose scale a
+constraint fixes is left alone.
+
+A normalisation is allowed when scale can be moved out of it without changing any tensor: the exponents of the move form
+a vector that sums to zero over the modes of every tensor (the null space of the incidence matrix of tensors and modes).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from tensorspec.errors import ConstraintConflict, UnknownMode, suggest
+
+__all__ = ["Normalisation", "ScalePlan", "plan_scale"]
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """Columns of one mode, or of several jointly, whose norm is one.
+
+    Attributes
+    ----------
+    modes
+        The modes whose squared norms are summed.
+    tensors
+        For each of them, the tensor whose weight multiplies its squared norm; None for a weight of one.
+    columns
+        Which components are normalised.
+    exponents
+        For every mode that takes part, the power of the norm that it is multiplied by when scale moves.
+    free
+        Whether moving scale changes no penalty, so that a step may ignore the norm and move the scale afterwards.
+    """
+
+    modes: tuple[str, ...]
+    tensors: tuple[int | None, ...]
+    columns: tuple[bool, ...]
+    exponents: tuple[tuple[str, int], ...]
+    free: bool
+
+
+@dataclass(frozen=True)
+class ScalePlan:
+    """The carriers, the normalisations, and the order in which blocks of modes are updated.
+
+    Attributes
+    ----------
+    carriers
+        The carrying mode of each tensor.
+    normalisations
+        Those of single modes first, the joint ones last, so that applying them in order leaves all of them satisfied.
+    blocks
+        Modes that are updated together, in order; the last one is the main carrier.
+    """
+
+    carriers: tuple[str, ...]
+    normalisations: tuple[Normalisation, ...]
+    blocks: tuple[tuple[str, ...], ...]
+
+    def of_block(self, block: tuple[str, ...]) -> tuple[Normalisation, ...]:
+        """Return the normalisations of a block's modes."""
+        return tuple(n for n in self.normalisations if set(n.modes) <= set(block))
+
+    def retract(
+        self,
+        factors: Mapping[str, Float[Array, "size rank"]],
+        previous: Mapping[str, Float[Array, "size rank"]],
+        weights: Sequence[Float[Array, ""]],
+        only_free: bool = False,
+    ) -> dict[str, Float[Array, "size rank"]]:
+        """Return the factors with every normalisation applied and the scale moved to the carriers.
+
+        A column that vanished keeps the shape that it had in `previous`, and its amplitude becomes zero.
+        """
+        result = dict(factors)
+        for item in self.normalisations:
+            if only_free and not item.free:
+                continue
+            norms = jnp.sqrt(
+                sum(
+                    (1.0 if k is None else weights[k]) * jnp.sum(jnp.square(result[m].astype(jnp.float64)), axis=0)
+                    for m, k in zip(item.modes, item.tensors, strict=True)
+                )
+            )
+            chosen = jnp.asarray(item.columns)
+            alive = norms > 0
+            factor = jnp.where(chosen, jnp.where(alive, norms, 0.0), 1.0)
+            inverse = jnp.where(chosen & alive, 1 / jnp.where(alive, norms, 1.0), 1.0)
+            for mode, power in item.exponents:
+                scale = factor if power > 0 else inverse
+                result[mode] = result[mode] * (scale ** abs(power)).astype(result[mode].dtype)
+            for mode in item.modes:
+                result[mode] = jnp.where(chosen & ~alive, previous[mode], result[mode])
+        return result
+
+
+def plan_scale(
+    tensors: Sequence[tuple[str, ...]],
+    rank: int,
+    fixed: Mapping[str, tuple[bool, ...]],
+    scale_free: Mapping[str, bool],
+    scale: str | None = None,
+) -> ScalePlan:
+    """Return who carries the scale.
+
+    Parameters
+    ----------
+    tensors
+        The modes of each tensor, in order.
+    rank
+        Number of components.
+    fixed
+        For each mode, the components whose scale its constraints fix.
+    scale_free
+        For each mode, whether its constraints do not change when a column is scaled.
+    scale
+        The mode asked for, or None for the rule.
+
+    Raises
+    ------
+    UnknownMode
+        When no tensor has the mode asked for.
+    ConstraintConflict
+        When the mode asked for is shared and its own scale is fixed, so that nothing could carry it.
+    """
+    modes = list(dict.fromkeys(mode for tensor in tensors for mode in tensor))
+    if scale is not None and scale not in modes:
+        raise UnknownMode(f"scale={scale!r}: these data have modes {modes}.{suggest(scale, modes)}")
+    holders = {mode: [k for k, tensor in enumerate(tensors) if mode in tensor] for mode in modes}
+    main, carriers = _choose_carriers(tensors, modes, holders, fixed, scale)
+    found: dict[tuple[tuple[str, ...], tuple[int | None, ...], tuple[tuple[str, int], ...]], list[bool]] = {}
+    for column in range(rank):
+        for key in _normalise_column(tensors, modes, holders, main, carriers, {m for m in modes if fixed[m][column]}):
+            found.setdefault(key, [False] * rank)[column] = True
+    items = [
+        Normalisation(
+            names, weights, tuple(columns), exponents, free=all(scale_free[mode] for mode, power in exponents if power)
+        )
+        for (names, weights, exponents), columns in found.items()
+    ]
+    items.sort(key=lambda item: len(item.modes))
+    return ScalePlan(carriers, tuple(items), _order_blocks(modes, main, carriers, items))
+
+
+def _choose_carriers(
+    tensors: Sequence[tuple[str, ...]],
+    modes: list[str],
+    holders: Mapping[str, list[int]],
+    fixed: Mapping[str, tuple[bool, ...]],
+    scale: str | None,
+) -> tuple[str, tuple[str, ...]]:
+    def last_free(tensor: tuple[str, ...]) -> str:
+        private = [m for m in tensor if len(holders[m]) == 1 and not all(fixed[m])]
+        loose = private or [m for m in tensor if not all(fixed[m])]
+        return loose[-1] if loose else tensor[-1]
+
+    if scale is not None and all(fixed[scale]) and len(holders[scale]) > 1:
+        raise ConstraintConflict(
+            f"scale={scale!r}: this mode is shared by {len(holders[scale])} tensors and its constraints fix its own "
+            "scale; let another mode carry the amplitudes (scale=None)"
+        )
+    main = scale or max(modes, key=lambda mode: (len(holders[mode]), -modes.index(mode)))
+    if scale is None and all(fixed[main]):
+        carriers = tuple(last_free(tensor) for tensor in tensors)
+        return carriers[0], carriers
+    return main, tuple(main if main in tensor else last_free(tensor) for tensor in tensors)
+
+
+def _normalise_column(
+    tensors: Sequence[tuple[str, ...]],
+    modes: list[str],
+    holders: Mapping[str, list[int]],
+    main: str,
+    carriers: tuple[str, ...],
+    fixed: set[str],
+) -> list[tuple[tuple[str, ...], tuple[int | None, ...], tuple[tuple[str, int], ...]]]:
+    """Return the normalisations of one component: modes, weights and exponents of each."""
+    found = []
+    joint: dict[str, int] = {}
+    if len(holders[main]) > 1 and main not in fixed:
+        for k in holders[main]:
+            private = [m for m in tensors[k] if holders[m] == [k] and m != main and m not in fixed]
+            if private:
+                joint[private[-1]] = k
+        if len(joint) < len(holders[main]):
+            joint = {}
+    movable = [mode for mode in dict.fromkeys((*carriers, *joint)) if mode not in fixed]
+    for mode in modes:
+        if mode in carriers or mode in joint or mode in fixed:
+            continue
+        done = {names[0] for names, _, _ in found}
+        others = [m for m in modes if m != mode and m not in fixed and m not in done]
+        exponents = _exponents(tensors, modes, mode, movable) or _exponents(tensors, modes, mode, others)
+        if exponents is not None:
+            found.append(((mode,), (None,), exponents))
+    if joint:
+        exponents = ((main, 1), *((mode, -1) for mode in joint))
+        found.append((tuple(joint), tuple(joint.values()), exponents))
+    return found
+
+
+def _exponents(
+    tensors: Sequence[tuple[str, ...]], modes: list[str], mode: str, movable: list[str]
+) -> tuple[tuple[str, int], ...] | None:
+    """Return whole exponents that take the norm out of a mode and keep every tensor unchanged, or None."""
+    incidence = np.array([[float(mode in tensor) for mode in modes] for tensor in tensors])
+    column = {mode: k for k, mode in enumerate(modes)}
+    target = incidence[:, column[mode]]
+    matrix = incidence[:, [column[name] for name in movable]]
+    if not movable:
+        return None
+    solution = np.linalg.lstsq(matrix, target, rcond=None)[0]
+    whole = np.rint(solution)
+    if not np.allclose(matrix @ whole, target):
+        return None
+    return ((mode, -1), *((name, int(power)) for name, power in zip(movable, whole, strict=True) if power))
+
+
+def _order_blocks(
+    modes: list[str], main: str, carriers: tuple[str, ...], items: Sequence[Normalisation]
+) -> tuple[tuple[str, ...], ...]:
+    groups: list[set[str]] = [{mode} for mode in modes]
+    for item in items:
+        touching = [group for group in groups if group & set(item.modes)]
+        groups = [group for group in groups if group not in touching] + [set().union(*touching)]
+    last = {main, *carriers}
+    ordered = sorted(
+        (tuple(mode for mode in modes if mode in group) for group in groups),
+        key=lambda block: (main in block, bool(set(block) & last), modes.index(block[0])),
+    )
+    return tuple(ordered)

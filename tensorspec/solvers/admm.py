@@ -1,0 +1,202 @@
+"""Alternating-optimisation ADMM: any constraint that has a proximal map."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from tensorspec.algebra.normal_equations import NormalEquations
+from tensorspec.constraints.base import Separability
+from tensorspec.constraints.compose import ModeConstraints
+from tensorspec.errors import InvalidArgument
+from tensorspec.solvers.base import AbstractSolver, Block, block_value, with_quadratic
+
+__all__ = ["AOADMM"]
+
+# How often constraints that have no joint projection are gone through to make the result feasible.
+_FEASIBILITY_ROUNDS = 20
+
+
+class AOADMM(AbstractSolver):
+    """Alternating-optimisation ADMM: a few ADMM iterations per block, the duals kept between sweeps.
+
+    Takes any constraint that has a proximal map, several of them, and columns at unit norm; without any it is the exact
+    least-squares solution.
+
+    Parameters
+    ----------
+    inner
+        ADMM iterations per block and sweep.
+    extrapolate
+        Whether sweeps are extrapolated, with a restart where the objective would rise.
+
+    Raises
+    ------
+    InvalidArgument
+        When `inner` is not one or more.
+
+    References
+    ----------
+    Huang, Sidiropoulos and Liavas, IEEE Transactions on Signal Processing 64 (2016) 5052,
+    doi:10.1109/TSP.2016.2576427.
+
+    Examples
+    --------
+    >>> AOADMM(inner=20)
+    AOADMM(inner=20, extrapolate=True)
+    """
+
+    inner: int = eqx.field(default=10, static=True)
+    extrapolate: bool = eqx.field(default=True, static=True)
+
+    def __check_init__(self) -> None:
+        """Refuse a number of iterations below one."""
+        if self.inner < 1:
+            raise InvalidArgument(f"AOADMM(inner={self.inner}): expected 1 or more iterations")
+
+    def refusal(self, constraints: ModeConstraints, per_row: bool, held: tuple[bool, ...]) -> str | None:
+        """Return why a mode cannot be split; see the base class."""
+        del per_row
+        if any(held) and constraints.splits == 0:
+            return "without a proximal map the exact solution would leave the unit norm"
+        return None
+
+    def init(self, factors: Sequence[Float[Array, "size rank"]], constraints: Sequence[ModeConstraints]) -> Any:
+        """Return zero duals, one for each split of each mode, in the units of the normal equations."""
+        return [
+            [jnp.zeros_like(factor) for _ in range(rules.splits)]
+            for factor, rules in zip(factors, constraints, strict=True)
+        ]
+
+    def step(self, block: Block, state: Any) -> tuple[list[Float[Array, "size rank"]], Any]:
+        """Run the iterations; the result is kept only where the block's objective does not rise."""
+        members = [
+            _prepare(equations, factor, rules, block.norms[k] if block.norms is not None else None)
+            for k, (equations, factor, rules) in enumerate(
+                zip(block.equations, block.factors, block.constraints, strict=True)
+            )
+        ]
+        if block.norms is not None:
+            members = _tie_penalties(members, block.norms)
+        primal = [[factor] * rules.splits for factor, rules in zip(block.factors, block.constraints, strict=True)]
+        dual = [[y / m.penalty for y in own] for own, m in zip(state, members, strict=True)]
+
+        def iterate(_: Array, carry: tuple[Any, Any, Any]) -> tuple[Any, Any, Any]:
+            primal, dual, _ = carry
+            solved = [m.solve(z, u) for m, z, u in zip(members, primal, dual, strict=True)]
+            pulled = [
+                [m.rules.prox(a + u, 1 / m.penalty, split=k) for k, u in enumerate(own)]
+                for m, a, own in zip(members, solved, dual, strict=True)
+            ]
+            if block.norms is not None:
+                pulled = _normalise_splits(pulled, block.factors, block.norms)
+            dual = [
+                [u + a - z for u, z in zip(us, zs, strict=True)]
+                for us, a, zs in zip(dual, solved, pulled, strict=True)
+            ]
+            return pulled, dual, solved
+
+        count = self.inner if any(rules.splits for rules in block.constraints) else 1
+        primal, dual, solved = jax.lax.fori_loop(0, count, iterate, (primal, dual, list(block.factors)))
+        result = [z[0] if z else a for z, a in zip(primal, solved, strict=True)]
+        result = [_make_feasible(value, rules) for value, rules in zip(result, block.constraints, strict=True)]
+        better = block_value(block, result) <= block_value(block, block.factors)
+        result = [jnp.where(better, new, old) for new, old in zip(result, block.factors, strict=True)]
+        return result, [[u * m.penalty for u in own] for own, m in zip(dual, members, strict=True)]
+
+
+class _Member(NamedTuple):
+    """One mode of a block, ready for the iterations."""
+
+    equations: NormalEquations
+    rules: ModeConstraints
+    penalty: Array  # a number, or (size, 1) where rows differ
+    inverse: Array  # (rank, rank), or (size, rank, rank)
+
+    def solve(self, primal: Sequence[Array], dual: Sequence[Array]) -> Array:
+        """Return the least-squares solution that is pulled towards the splits."""
+        right = self.equations.right
+        for z, u in zip(primal, dual, strict=True):
+            right = right + self.penalty * (z - u)
+        if self.inverse.ndim == 2:
+            return right @ self.inverse
+        return jnp.einsum("nr,nrs->ns", right, self.inverse)
+
+
+def _prepare(equations: NormalEquations, factor: Array, rules: ModeConstraints, norm: Array | None) -> _Member:
+    full = with_quadratic(equations, rules, factor.shape[0])
+    rank, dtype = factor.shape[1], factor.dtype
+    gram = full.gram.astype(jnp.float64)
+    trace = jnp.trace(gram, axis1=-2, axis2=-1) / rank
+    # Rows may have penalties of their own only where no proximal map looks across them.
+    if full.per_row and (rules.separability in (Separability.COLUMN, Separability.MATRIX) or norm is not None):
+        penalty = jnp.mean(trace)
+    else:
+        penalty = trace
+    # An indefinite quadratic penalty is allowed as long as the splitting outweighs its lowest eigenvalue.
+    lowest = jnp.linalg.eigvalsh(rules.quadratic(factor.shape[0], jnp.float64).gram)[0]
+    penalty = jnp.maximum(penalty, jnp.maximum(-2 * lowest, 0))
+    penalty = jnp.where(penalty > 0, penalty, 1.0)
+    if full.per_row and penalty.ndim == 1:
+        shift = penalty[:, None, None]
+        out = penalty[:, None]
+    else:
+        shift, out = penalty, penalty
+    return _with_inverse(_Member(full, rules, out.astype(dtype), gram), shift)
+
+
+def _with_inverse(member: _Member, shift: Array) -> _Member:
+    gram = member.equations.gram.astype(jnp.float64)
+    dtype = member.equations.right.dtype
+    rank = gram.shape[-1]
+    if member.rules.splits:
+        inverse = jnp.linalg.inv(gram + member.rules.splits * shift * jnp.eye(rank))
+    else:
+        inverse = jnp.linalg.pinv(gram, rtol=1e-12, hermitian=True)
+    return member._replace(inverse=inverse.astype(dtype))
+
+
+def _tie_penalties(members: Sequence[_Member], norms: Sequence[Array]) -> list[_Member]:
+    """Return the members with penalties in proportion to the weights of the joint norm.
+
+    Only in that metric is bringing the norm to one, after the proximal maps of cones and norms, the exact projection.
+    """
+    weights = [jnp.max(norm) for norm in norms]
+    ratio = jnp.max(jnp.stack([jnp.max(m.penalty) / w for m, w in zip(members, weights, strict=True)]))
+    return [
+        _with_inverse(m._replace(penalty=(ratio * w).astype(m.equations.right.dtype)), ratio * w)
+        for m, w in zip(members, weights, strict=True)
+    ]
+
+
+def _normalise_splits(
+    pulled: list[list[Array]], factors: Sequence[Array], norms: Sequence[Array]
+) -> list[list[Array]]:
+    """Return the splits with the joint norm of every held column brought to one."""
+    counts = max(len(own) for own in pulled)
+    for k in range(counts):
+        layer = [own[min(k, len(own) - 1)] if own else factor for own, factor in zip(pulled, factors, strict=True)]
+        square = sum(weight * jnp.sum(jnp.square(z), axis=0) for z, weight in zip(layer, norms, strict=True))
+        norm = jnp.sqrt(square)
+        for own, old, weight in zip(pulled, factors, norms, strict=True):
+            if k < len(own):
+                scaled = jnp.where(norm > 0, own[k] / jnp.where(norm > 0, norm, 1), old)
+                own[k] = jnp.where(weight > 0, scaled, own[k])
+    return pulled
+
+
+def _make_feasible(values: Array, rules: ModeConstraints) -> Array:
+    if rules.splits < 2:
+        return values
+
+    def body(_: Array, current: Array) -> Array:
+        for split in reversed(range(rules.splits)):
+            current = rules.prox(current, 0.0, split=split)
+        return current
+
+    return jax.lax.fori_loop(0, _FEASIBILITY_ROUNDS, body, values)

@@ -1,0 +1,86 @@
+"""What a solver of one block offers.
+
+A solver is a frozen bag of settings.  It updates the factors of one block of modes, given their normal equations:
+``init`` makes the state that it keeps between sweeps, ``step`` improves the factors.  When to stop is the business of
+the sweep, which is the same for all solvers.
+"""
+
+# No postponed annotations in this file: equinox has to see its abstract variables as they are.
+import abc
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from tensorspec.algebra.normal_equations import NormalEquations
+from tensorspec.constraints.compose import ModeConstraints
+
+__all__ = ["AbstractSolver", "Block", "block_value", "with_quadratic"]
+
+
+class Block(NamedTuple):
+    """One or several modes that are updated together.
+
+    Attributes
+    ----------
+    equations
+        Normal equations of each mode, without the quadratic penalties.
+    factors
+        Factor of each mode, ``(size, rank)``.
+    constraints
+        Constraints of each mode.
+    norms
+        For each mode, ``(rank,)`` weights such that the weighted sum of squared norms over the block is one; zero where
+        a column has no normalisation.  None where no column has one.
+    """
+
+    equations: Sequence[NormalEquations]
+    factors: Sequence[Float[Array, "size rank"]]
+    constraints: Sequence[ModeConstraints]
+    norms: Sequence[Float[Array, " rank"]] | None
+
+
+class AbstractSolver(eqx.Module):
+    """Base of every solver of a block."""
+
+    extrapolate: eqx.AbstractVar[bool]
+
+    @abc.abstractmethod
+    def refusal(self, constraints: ModeConstraints, per_row: bool, held: tuple[bool, ...]) -> str | None:
+        """Return why the solver cannot take a mode, or None when it can.
+
+        Parameters
+        ----------
+        constraints
+            Constraints of the mode.
+        per_row
+            Whether every row has a Gram matrix of its own.
+        held
+            Which columns of the mode are held at unit norm while they are updated.
+        """
+
+    @abc.abstractmethod
+    def init(self, factors: Sequence[Float[Array, "size rank"]], constraints: Sequence[ModeConstraints]) -> Any:
+        """Return the state kept between sweeps."""
+
+    @abc.abstractmethod
+    def step(self, block: Block, state: Any) -> tuple[list[Float[Array, "size rank"]], Any]:
+        """Return better factors of the block, feasible, and the new state."""
+
+
+def with_quadratic(equations: NormalEquations, constraints: ModeConstraints, size: int) -> NormalEquations:
+    """Return the normal equations with the quadratic penalties absorbed."""
+    terms = constraints.quadratic(size, equations.gram.dtype)
+    gram = equations.gram + terms.gram
+    right = equations.right if terms.linear is None else equations.right + terms.linear.astype(equations.right.dtype)
+    return NormalEquations(gram, right)
+
+
+def block_value(block: Block, factors: Sequence[Float[Array, "size rank"]]) -> Float[Array, ""]:
+    """Return the objective of the block's subproblem, up to a constant, in float64."""
+    total = jnp.zeros((), jnp.float64)
+    for equations, constraints, factor in zip(block.equations, block.constraints, factors, strict=True):
+        total = total + equations.value(factor) + constraints.value(factor)
+    return total

@@ -1,0 +1,192 @@
+"""Hierarchical alternating least squares: one column at a time, each solved exactly."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from tensorspec.constraints.base import Separability
+from tensorspec.constraints.compose import ModeConstraints
+from tensorspec.errors import InvalidArgument
+from tensorspec.solvers.base import AbstractSolver, Block, with_quadratic
+
+__all__ = ["HALS"]
+
+
+class HALS(AbstractSolver):
+    """Hierarchical alternating least squares with inner repeats and, between sweeps, extrapolation.
+
+    Takes every constraint that separates by entry or by column.
+
+    Parameters
+    ----------
+    inner
+        How often the columns are gone through before the next product with the data, which costs far more.
+    extrapolate
+        Whether sweeps are extrapolated, with a restart where the objective would rise.
+
+    Raises
+    ------
+    InvalidArgument
+        When `inner` is not one or more.
+
+    References
+    ----------
+    Cichocki and Phan, IEICE Transactions E92-A (2009) 708, doi:10.1587/transfun.E92.A.708; Gillis and Glineur, Neural
+    Computation 24 (2012) 1085, doi:10.1162/NECO_a_00256; Ang, Cohen, Gillis and Hien, Numerical Linear Algebra with
+    Applications 28 (2021) e2373, doi:10.1002/nla.2373.
+
+    Examples
+    --------
+    >>> HALS(inner=1)
+    HALS(inner=1, extrapolate=True)
+    """
+
+    inner: int = eqx.field(default=5, static=True)
+    extrapolate: bool = eqx.field(default=True, static=True)
+
+    def __check_init__(self) -> None:
+        """Refuse a number of repeats below one."""
+        if self.inner < 1:
+            raise InvalidArgument(f"HALS(inner={self.inner}): expected 1 or more repeats")
+
+    def refusal(self, constraints: ModeConstraints, per_row: bool, held: tuple[bool, ...]) -> str | None:
+        """Return why a mode cannot be updated by column; see the base class."""
+        if constraints.splits > 1:
+            return "its constraints have no joint proximal map"
+        if constraints.separability > Separability.COLUMN:
+            return "a constraint ties the components of a row together"
+        if any(held) and not constraints.exact_on_sphere(held):
+            return "a constraint fixes entries while the column is held at unit norm"
+        if constraints.separability == Separability.COLUMN and per_row:
+            return "a constraint ties the entries of a column together while entries differ in weight"
+        return None
+
+    def init(self, factors: Sequence[Float[Array, "size rank"]], constraints: Sequence[ModeConstraints]) -> Any:
+        """Return nothing: no state is kept."""
+        del factors, constraints
+        return ()
+
+    def step(self, block: Block, state: Any) -> tuple[list[Float[Array, "size rank"]], Any]:
+        """Go through the columns `inner` times; every column step is an exact minimisation."""
+        rank = block.factors[0].shape[1]
+        members = []
+        for equations, factor, constraints in zip(block.equations, block.factors, block.constraints, strict=True):
+            full = with_quadratic(equations, constraints, factor.shape[0])
+            members.append((full.gram.astype(factor.dtype), full.right.T, constraints))
+        norms = block.norms
+
+        def one_column(column: Array, current: tuple[Array, ...]) -> tuple[Array, ...]:
+            free = [
+                _linear_and_curvature(gram, right, rows, column)
+                for (gram, right, _), rows in zip(members, current, strict=True)
+            ]
+            constraints = [item[2] for item in members]
+            plain = [
+                _plain_column(linear, curvature, rows[column], rule, column)
+                for (linear, curvature), rows, rule in zip(free, current, constraints, strict=True)
+            ]
+            if norms is not None:
+                held = _held_columns(free, [rows[column] for rows in current], constraints, norms, column)
+                plain = [
+                    jnp.where(norm[column] > 0, sphere, loose)
+                    for norm, sphere, loose in zip(norms, held, plain, strict=True)
+                ]
+            return tuple(rows.at[column].set(new) for rows, new in zip(current, plain, strict=True))
+
+        def one_pass(_: Array, current: tuple[Array, ...]) -> tuple[Array, ...]:
+            return jax.lax.fori_loop(0, rank, one_column, current)
+
+        # Rows of (rank, size) lie together in memory, so the columns are worked on transposed.
+        start = tuple(factor.T for factor in block.factors)
+        final = jax.lax.fori_loop(0, self.inner, one_pass, start)
+        return [rows.T for rows in final], state
+
+
+def _linear_and_curvature(gram: Array, right: Array, rows: Array, column: Array) -> tuple[Array, Array]:
+    """Return h and g of the column's problem ``1/2 g |a|^2 - <h, a>``; g is a number, or one per row."""
+    own = rows[column]
+    if gram.ndim == 2:
+        weights = jax.lax.dynamic_index_in_dim(gram, column, 0, keepdims=False)
+        curvature = weights[column]
+        return right[column] - weights @ rows + curvature * own, curvature
+    weights = jax.lax.dynamic_index_in_dim(gram, column, 1, keepdims=False)
+    curvature = jax.lax.dynamic_index_in_dim(weights, column, 1, keepdims=False)
+    return right[column] - jnp.einsum("nr,rn->n", weights, rows) + curvature * own, curvature
+
+
+def _plain_column(linear: Array, curvature: Array, own: Array, constraints: ModeConstraints, column: Array) -> Array:
+    """Return the exact minimiser of the column, free in norm."""
+    alive = curvature > 0
+    step = 1 / jnp.where(alive, curvature, 1)
+    best = constraints.prox(linear * step, step, column)
+    # Without curvature nothing is known: a row without data is zero, a column whose partner died keeps its shape.
+    idle = own if curvature.ndim == 0 else constraints.prox(jnp.zeros_like(own), 0.0, column)
+    return jnp.where(alive, best, idle)
+
+
+def _held_columns(
+    free: Sequence[tuple[Array, Array]],
+    own: Sequence[Array],
+    constraints: Sequence[ModeConstraints],
+    norms: Sequence[Array],
+    column: Array,
+) -> list[Array]:
+    """Return the minimisers of a column over the block under the joint unit norm (cones and norms)."""
+    weights = [norm[column] for norm in norms]
+    pulled = [rule.prox(linear, 1.0, column) for (linear, _), rule in zip(free, constraints, strict=True)]
+    # Where everything is thresholded away the minimiser is the single most favourable entry.
+    single = [_largest_entry(rule.prox(linear, 0.0, column)) for (linear, _), rule in zip(free, constraints, strict=True)]
+    nothing = sum(jnp.sum(jnp.abs(value)) for value in pulled) == 0
+    pulled = [jnp.where(nothing, one, value) for one, value in zip(single, pulled, strict=True)]
+    scalar = all(curvature.ndim == 0 for _, curvature in free)
+    if scalar and len(free) == 1:
+        raw = [pulled[0]]
+    else:
+        shift = _secular_root(pulled, [curvature for _, curvature in free], weights)
+        raw = [
+            value / jnp.where(curvature + shift * weight > 0, curvature + shift * weight, 1)
+            for value, (_, curvature), weight in zip(pulled, free, weights, strict=True)
+        ]
+    norm = jnp.sqrt(sum(weight * jnp.sum(jnp.square(value)) for weight, value in zip(weights, raw, strict=True)))
+    ok = jnp.isfinite(norm) & (norm > 0)
+    return [jnp.where(ok, value / jnp.where(ok, norm, 1), old) for value, old in zip(raw, own, strict=True)]
+
+
+def _largest_entry(values: Array) -> Array:
+    """Return the values with all but the largest in size set to zero."""
+    return jnp.where(jnp.arange(values.size) == jnp.argmax(jnp.abs(values)), values, 0)
+
+
+def _secular_root(pulled: Sequence[Array], curvature: Sequence[Array], weights: Sequence[Array]) -> Array:
+    """Return the multiplier for which the weighted norm of ``p / (g + multiplier w)`` is one.
+
+    The norm falls with the multiplier right of the last pole, so a bracket and safeguarded Newton steps on one over the
+    norm find it; see the trust-region literature (More and Sorensen, doi:10.1137/0904038).
+    """
+    value = jnp.concatenate([p * jnp.sqrt(w) for p, w in zip(pulled, weights, strict=True)])
+    pole = jnp.concatenate([jnp.broadcast_to(g, p.shape) for p, g in zip(pulled, curvature, strict=True)])
+    slope = jnp.concatenate([jnp.broadcast_to(w, p.shape) for p, w in zip(pulled, weights, strict=True)])
+    used = (value != 0) & (slope > 0)
+    slope = jnp.where(used, slope, 1)
+    size = jnp.where(used, jnp.abs(value), 0)
+    low = jnp.max(jnp.where(used, (size - pole) / slope, -jnp.inf))
+    high = jnp.sqrt(jnp.sum(jnp.square(size / slope))) - jnp.min(jnp.where(used, pole / slope, jnp.inf))
+
+    def body(_: Array, bracket: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        low, high, at = bracket
+        denominator = jnp.where(used, pole + at * slope, 1)
+        share = jnp.where(used, size / denominator, 0)
+        square = jnp.sum(jnp.square(share))
+        derivative = -2 * jnp.sum(jnp.square(share) * slope / denominator)
+        low, high = jnp.where(square >= 1, at, low), jnp.where(square >= 1, high, at)
+        newton = at + 2 * (square - square**1.5) / jnp.where(derivative < 0, derivative, -1)
+        inside = (newton > low) & (newton < high)
+        return low, high, jnp.where(inside, newton, 0.5 * (low + high))
+
+    return jax.lax.fori_loop(0, 15, body, (low, high, low))[2]

@@ -1,0 +1,1 @@
+"""Where a fit starts from: one idea a file."""
