@@ -18,6 +18,10 @@ __all__ = ["check_coordinates", "is_numeric", "merge_shared", "units_of"]
 
 STEP_TOLERANCE = 1e-3  # coordinates of a shared mode agree within this fraction of their smallest step
 
+# One file may give one scan in nm and in µm: units of the same kind are converted before they are compared.
+LENGTHS = {"pm": 1e-3, "Å": 0.1, "nm": 1.0, "um": 1e3, "mm": 1e6, "cm": 1e7, "m": 1e9}
+ENERGIES = {"meV": 1e-3, "eV": 1.0, "keV": 1e3}
+
 
 def merge_shared(first: ModeLabels, second: ModeLabels, owner: str, tensor_name: str) -> ModeLabels:
     """Return a mode that two tensors share, with what either knows of it, or say how they differ."""
@@ -63,18 +67,29 @@ def check_coordinates(values: xr.DataArray, coords: Mapping[str, xr.DataArray], 
 
 def _difference(own: xr.DataArray, other: xr.DataArray) -> str | None:
     """Say how two coordinates of equal size differ, or return None when they agree."""
-    own_units, other_units = units_of(own), units_of(other)
-    if own_units and other_units and _plain(own_units) != _plain(other_units):
+    factor = _conversion(units_of(other), units_of(own))
+    if factor is None:
         return "their units differ"
     if not (is_numeric(own) and is_numeric(other)):
         return None if np.array_equal(own.values, other.values) else "their coordinates differ"
-    values, others = np.asarray(own.values, dtype=float), np.asarray(other.values, dtype=float)
+    values, others = np.asarray(own.values, dtype=float), factor * np.asarray(other.values, dtype=float)
     steps = np.abs(np.diff(values))
     steps = steps[steps > 0]
     # One point has no step: its value must agree to rounding.
     tolerance = STEP_TOLERANCE * steps.min() if steps.size else 1e-6 * np.abs(values).max(initial=0)
-    agree = np.isclose(values, others, rtol=0, atol=tolerance, equal_nan=True)
-    return None if agree.all() else "their coordinates differ"
+    if np.isclose(values, others, rtol=0, atol=tolerance, equal_nan=True).all():
+        return None
+    return "their coordinates differ" if factor == 1 else "their units differ, and what they mean too"
+
+
+def _conversion(given: str | None, wanted: str | None) -> float | None:
+    """Return the factor between two units, or None where there is none; units that are not given fit any."""
+    if given is None or wanted is None or _plain(given) == _plain(wanted):
+        return 1.0
+    for kind in (LENGTHS, ENERGIES):
+        if _plain(given) in kind and _plain(wanted) in kind:
+            return kind[_plain(given)] / kind[_plain(wanted)]
+    return None
 
 
 def _mismatch(first: ModeLabels, second: ModeLabels, owner: str, tensor_name: str, why: str) -> NoReturn:

@@ -217,6 +217,11 @@ def test_equal_sizes_show_how_to_take_the_coordinates_over():
 def test_shared_units():
     with pytest.raises(ModeMismatch, match="units.*nm.*µm"):
         find_modes(pair(on_x([0.0, 1.0], "nm"), on_x([0.0, 1.0], "µm")))
+    with pytest.raises(ModeMismatch, match="units.*nm.*mrad"):
+        find_modes(pair(on_x([0.0, 1.0], "nm"), on_x([0.0, 1.0], "mrad")))
+    same_places = find_modes(pair(on_x([500.0, 1000.0], "nm"), on_x([0.5, 1.0], "µm")))[0]["pixel"]
+    np.testing.assert_array_equal(same_places.coordinates[0], [500.0, 1000.0])
+    assert same_places.units == ("nm",)
     find_modes(pair(on_x([0.0, 1.0], "\u00b5m"), on_x([0.0, 1.0], "\u03bcm")))
     find_modes(pair(on_x([0.0, 1.0], "um"), on_x([0.0, 1.0], "\u03bcm")))
     for tensors in (pair(on_x([0.0, 1.0], None), on_x([0.0, 1.0])), pair(on_x([0.0, 1.0]), on_x([0.0, 1.0], None))):

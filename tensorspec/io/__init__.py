@@ -1,0 +1,1 @@
+"""Files: instruments' formats, HyperSpy signals, and saved fits."""
