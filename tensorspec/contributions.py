@@ -14,7 +14,7 @@ from tensorspec.modes import from_arrays
 if TYPE_CHECKING:
     from tensorspec.solution import Fit
 
-__all__ = ["marginal", "measured", "reconstruct", "residual", "shares", "totals"]
+__all__ = ["marginal", "measured", "model_block", "reconstruct", "residual", "shares", "totals"]
 
 
 def marginal(fit: Fit, name: str, mode: str, what: str) -> xr.DataArray:
@@ -72,15 +72,34 @@ def shares(fit: Fit, name: str) -> xr.DataArray:
 def reconstruct(fit: Fit, name: str) -> xr.DataArray:
     """Return the model of a tensor, with the dimensions, order and coordinates of the data, in their units."""
     record = fit.tensors[name]
-    rows = [_rows(fit.factors[mode]) for mode in record.modes]
-    dtype = np.result_type(*rows)
-    left = rows[0] * fit.strengths(name).values.astype(dtype)[:, np.newaxis]
+    order = [dim for mode in record.modes for dim in fit.modes[mode].dims]
+    values = model_block(fit, name).transpose([record.dims.index(dim) for dim in order])
+    values = values.reshape([fit.modes[mode].size for mode in record.modes])
+    return _described(from_arrays(values, record.modes, fit.modes, record.dims), "model", "model", record.unit)
+
+
+def model_block(fit: Fit, name: str, region: Mapping[str, slice] | None = None) -> np.ndarray:
+    """Return the model of a part of a tensor, one axis a dimension, in the order of the data.
+
+    Parameters
+    ----------
+    fit : Fit
+        Factors and weights.
+    name : str
+        The tensor.
+    region : mapping of str to slice, optional
+        The part, by dimension; by default the whole.
+    """
+    record = fit.tensors[name]
+    factors = [fit.factors[mode].isel(region or {}, missing_dims="ignore") for mode in record.modes]
+    order = [dim for factor in factors for dim in factor.dims[1:]]
+    rows = [_rows(factor) for factor in factors]
+    left = rows[0] * fit.strengths(name).values.astype(np.result_type(*rows))[:, np.newaxis]
     rest = rows[1]
     for other in rows[2:]:
         rest = (rest[:, :, np.newaxis] * other[:, np.newaxis, :]).reshape(fit.rank, -1)
-    values = (left.T @ rest).reshape([fit.modes[mode].size for mode in record.modes])
-    model = from_arrays(values, record.modes, fit.modes, record.dims)
-    return _described(model, "model", "model", record.unit)
+    values = (left.T @ rest).reshape([size for factor in factors for size in factor.shape[1:]])
+    return values.transpose([order.index(dim) for dim in record.dims])
 
 
 def measured(fit: Fit, name: str, data: Any = None) -> xr.DataArray:

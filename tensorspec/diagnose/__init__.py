@@ -1,0 +1,1 @@
+"""Judge a fit: compare fits, look at what they leave over."""
