@@ -1,0 +1,8 @@
+"""Noise of instrument data: a model of it, its estimate, and the scaling that evens Poisson noise out."""
+
+from tensorspec.noise.average import mean_noise_variance as mean_noise_variance
+from tensorspec.noise.estimate import estimate_noise as estimate_noise
+from tensorspec.noise.model import NoiseModel as NoiseModel
+from tensorspec.noise.poisson import poisson_marginals as poisson_marginals
+from tensorspec.noise.poisson import poisson_scale as poisson_scale
+from tensorspec.noise.poisson import undo_poisson_scale as undo_poisson_scale
