@@ -26,6 +26,8 @@ from tensorspec.constraints.base import (
     Stateful,
 )
 from tensorspec.constraints.known import Fixed
+from tensorspec.constraints.nonnegative import NonNegative
+from tensorspec.constraints.simplex import Simplex
 from tensorspec.errors import ConstraintConflict
 
 __all__ = ["ModeConstraints", "check_partners", "combine"]
@@ -104,6 +106,11 @@ class ModeConstraints(eqx.Module):
         return max(kinds, default=Separability.ENTRY)
 
     @property
+    def nonnegative(self) -> bool:
+        """Whether no entry can go below zero."""
+        return any(isinstance(m, (NonNegative, Simplex)) and m.components is None for m in self.members)
+
+    @property
     def convex(self) -> bool:
         """Whether every member is convex."""
         return all(member.convex for member in self.members)
@@ -149,13 +156,13 @@ class ModeConstraints(eqx.Module):
             columns = self._columns(member)
             if column is not None:
                 place = jnp.asarray([columns.index(r) if r in columns else -1 for r in range(self.rank)])[column]
-                changed = member.prox(values, step, jnp.maximum(place, 0))
+                changed = member.prox(values, step, jnp.maximum(place, 0)).astype(values.dtype)
                 values = changed if member.components is None else jnp.where(place >= 0, changed, values)
             elif member.components is None:
-                values = member.prox(values, step)
+                values = member.prox(values, step).astype(values.dtype)
             else:
                 local = step[..., columns] if jnp.ndim(step) == 2 and jnp.shape(step)[1] == self.rank else step
-                values = values.at[:, columns].set(member.prox(values[:, columns], local))
+                values = values.at[:, columns].set(member.prox(values[:, columns], local).astype(values.dtype))
         return values
 
     def quadratic(self, size: int, dtype: Any) -> Quadratic:

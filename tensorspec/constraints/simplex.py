@@ -20,7 +20,7 @@ from tensorspec.constraints.base import (
 from tensorspec.constraints.nonnegative import NonNegative
 from tensorspec.errors import InvalidArgument
 
-__all__ = ["SumToOne"]
+__all__ = ["Simplex", "SumToOne"]
 
 _AXES = ("component", "mode")
 

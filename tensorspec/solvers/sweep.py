@@ -144,7 +144,7 @@ def init_state(model: AbstractModel, program: Program, problem: Problem, factors
     )
     return SweepState(
         factors=ready,
-        previous=jax.tree.map(jnp.copy, ready),
+        previous=ready,
         solver_states=states,
         constraints=constraints,
         objective=value,
@@ -299,7 +299,7 @@ def _judge(before: SweepState, after: SweepState, info: SweepInfo, tol: Array, t
     return eqx.tree_at(lambda s: (s.quiet, s.status), after, (quiet, status))
 
 
-@partial(jax.jit, static_argnames=("program", "static", "length"), donate_argnames=("arrays",))
+@partial(jax.jit, static_argnames=("program", "static", "length"))
 def _compiled(
     arrays: Any, problem: Any, tol: Array, limit: Array, *, program: Program, static: _Static, length: int
 ) -> tuple[Any, Array, Array]:
