@@ -17,7 +17,7 @@ column passes ``(size,)`` and the index of the column.
 import abc
 import enum
 from collections.abc import Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax.numpy as jnp

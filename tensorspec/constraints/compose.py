@@ -145,9 +145,7 @@ class ModeConstraints(eqx.Module):
             return tuple(range(self.rank))
         return tuple(number - 1 for number in member.components)
 
-    def prox(
-        self, values: Float[Array, "..."], step: Any, column: Any = None, split: int = 0
-    ) -> Float[Array, "..."]:
+    def prox(self, values: Float[Array, "..."], step: Any, column: Any = None, split: int = 0) -> Float[Array, "..."]:
         """Return the proximal map of one split; a column ``(size,)`` when its index is given."""
         if not self._proximal:
             return values

@@ -73,7 +73,9 @@ class CP(AbstractModel):
     def constraints_for(self, mode: str) -> tuple[AbstractConstraint, ...]:
         """Return the constraints that every mode has and those given for this one."""
         given = self.constraints.get(mode, ())
-        common = tuple(c for c in self.everywhere if not any(type(g) is type(c) and g.components is None for g in given))
+        common = tuple(
+            c for c in self.everywhere if not any(type(g) is type(c) and g.components is None for g in given)
+        )
         return (*common, *given)
 
     def normal_equations(self, tensor: Tensor, factors: Factors, mode: str) -> NormalEquations:
@@ -107,9 +109,7 @@ class CP(AbstractModel):
         return contract.squared_residual(tensor.blocks, own, tensor.scale, tensor.rows, tensor.dense)
 
 
-def NMF(
-    rank: int, constraints: Mapping[str, Any] | None = None, scale: str | None = None
-) -> CP:
+def NMF(rank: int, constraints: Mapping[str, Any] | None = None, scale: str | None = None) -> CP:
     """Return `CP` with `NonNegative` on every mode, the given constraints added.
 
     Parameters

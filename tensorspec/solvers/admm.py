@@ -96,8 +96,7 @@ class AOADMM(AbstractSolver):
             if block.norms is not None:
                 pulled = _normalise_splits(pulled, block.factors, block.norms)
             dual = [
-                [u + a - z for u, z in zip(us, zs, strict=True)]
-                for us, a, zs in zip(dual, solved, pulled, strict=True)
+                [u + a - z for u, z in zip(us, zs, strict=True)] for us, a, zs in zip(dual, solved, pulled, strict=True)
             ]
             return pulled, dual, solved
 
@@ -174,9 +173,7 @@ def _tie_penalties(members: Sequence[_Member], norms: Sequence[Array]) -> list[_
     ]
 
 
-def _normalise_splits(
-    pulled: list[list[Array]], factors: Sequence[Array], norms: Sequence[Array]
-) -> list[list[Array]]:
+def _normalise_splits(pulled: list[list[Array]], factors: Sequence[Array], norms: Sequence[Array]) -> list[list[Array]]:
     """Return the splits with the joint norm of every held column brought to one."""
     counts = max(len(own) for own in pulled)
     for k in range(counts):

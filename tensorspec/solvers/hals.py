@@ -141,7 +141,9 @@ def _held_columns(
     weights = [norm[column] for norm in norms]
     pulled = [rule.prox(linear, 1.0, column) for (linear, _), rule in zip(free, constraints, strict=True)]
     # Where everything is thresholded away the minimiser is the single most favourable entry.
-    single = [_largest_entry(rule.prox(linear, 0.0, column)) for (linear, _), rule in zip(free, constraints, strict=True)]
+    single = [
+        _largest_entry(rule.prox(linear, 0.0, column)) for (linear, _), rule in zip(free, constraints, strict=True)
+    ]
     nothing = sum(jnp.sum(jnp.abs(value)) for value in pulled) == 0
     pulled = [jnp.where(nothing, one, value) for one, value in zip(single, pulled, strict=True)]
     scalar = all(curvature.ndim == 0 for _, curvature in free)

@@ -60,9 +60,7 @@ class _Static:
         return hash((self._structure, self._leaves))
 
     def __eq__(self, other: object) -> bool:
-        return (
-            isinstance(other, _Static) and self._structure == other._structure and self._leaves == other._leaves
-        )
+        return isinstance(other, _Static) and self._structure == other._structure and self._leaves == other._leaves
 
 
 class SweepState(eqx.Module):
@@ -122,7 +120,9 @@ def objective(
 ) -> tuple[Float[Array, ""], Float[Array, ""], list[Float[Array, ""]]]:
     """Return objective, misfit, and the squared residual of each tensor, read off the data without cancellation."""
     squares = [model.squared_residual(tensor, factors) for tensor in problem.tensors]
-    misfit = 0.5 * sum((t.weight * s for t, s in zip(problem.tensors, squares, strict=True)), jnp.zeros((), jnp.float64))
+    misfit = 0.5 * sum(
+        (t.weight * s for t, s in zip(problem.tensors, squares, strict=True)), jnp.zeros((), jnp.float64)
+    )
     penalty = sum((rule.value(factors[mode]) for mode, rule in problem.constraints.items()), jnp.zeros((), jnp.float64))
     return misfit + penalty, misfit, squares
 
@@ -198,7 +198,9 @@ def _one_sweep(model: AbstractModel, program: Program, problem: Problem, state: 
             norm = jnp.sqrt(square)
             chosen = jnp.asarray(item.columns)
             for mode in item.modes:
-                unit = result[mode] * jnp.where(norm > 0, 1 / jnp.where(norm > 0, norm, 1), 0).astype(result[mode].dtype)
+                unit = result[mode] * jnp.where(norm > 0, 1 / jnp.where(norm > 0, norm, 1), 0).astype(
+                    result[mode].dtype
+                )
                 result[mode] = jnp.where(chosen, jnp.where(norm > 0, unit, safe[mode]), result[mode])
         return result
 
@@ -246,9 +248,9 @@ def _one_sweep(model: AbstractModel, program: Program, problem: Problem, state: 
             previous.update({mode: fresh[mode] for mode in block.modes})
     previous.update({mode: state.factors[mode] for mode in last.modes})
 
-    misfit = sum(
-        (0.5 * t.weight * t.square_norm for t in problem.tensors), jnp.zeros((), jnp.float64)
-    ) + sum((part.value(factors[mode]) for mode, part in latest.values()), jnp.zeros((), jnp.float64))
+    misfit = sum((0.5 * t.weight * t.square_norm for t in problem.tensors), jnp.zeros((), jnp.float64)) + sum(
+        (part.value(factors[mode]) for mode, part in latest.values()), jnp.zeros((), jnp.float64)
+    )
     penalty = sum((rule.value(factors[mode]) for mode, rule in constraints.items()), jnp.zeros((), jnp.float64))
     tried = misfit + penalty
     accepted = tried <= state.objective
@@ -287,7 +289,9 @@ def _one_sweep(model: AbstractModel, program: Program, problem: Problem, state: 
     )
 
 
-def _judge(before: SweepState, after: SweepState, info: SweepInfo, tol: Array, total: Array, floor: float) -> SweepState:
+def _judge(
+    before: SweepState, after: SweepState, info: SweepInfo, tol: Array, total: Array, floor: float
+) -> SweepState:
     """Return the state with its counters and status brought up to date."""
     decrease = before.objective - info.objective
     small = decrease < tol * jnp.maximum(jnp.abs(info.objective), floor * total)

@@ -55,9 +55,13 @@ class NNDSVD(AbstractStart):
         stops = np.cumsum([matrix.shape[1] for matrix, _ in unfolded])[:-1]
         for r in range(rank):
             if r < left.shape[1]:
-                u, v = _stronger_half(left[:, r], right[:, r]) if all(context.nonnegative.values()) else (
-                    left[:, r],
-                    right[:, r],
+                u, v = (
+                    _stronger_half(left[:, r], right[:, r])
+                    if all(context.nonnegative.values())
+                    else (
+                        left[:, r],
+                        right[:, r],
+                    )
                 )
             else:  # more components than singular vectors: repeat with random weights
                 u, v = rng.random(left.shape[0]), rng.random(right.shape[0])

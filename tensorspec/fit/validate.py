@@ -49,7 +49,9 @@ def as_mapping(data: Any) -> dict[str, xr.DataArray]:
     if isinstance(data, xr.DataArray):
         return {SINGLE: data}
     if isinstance(data, np.ndarray):
-        names = ("y", "x", "energy")[-data.ndim :] if 1 < data.ndim < 4 else tuple(f"mode_{k}" for k in range(data.ndim))
+        names = (
+            ("y", "x", "energy")[-data.ndim :] if 1 < data.ndim < 4 else tuple(f"mode_{k}" for k in range(data.ndim))
+        )
         raise InvalidData(
             f"data is a plain numpy array of shape {data.shape}; name its dimensions: "
             f"xr.DataArray(data, dims={names!r})"

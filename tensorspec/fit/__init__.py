@@ -1,0 +1,7 @@
+"""The one entry point: from labelled data and a model to a `Fit`.
+
+Labels become arrays in `gather`, arrays become labels again in `record`; in between runs the one loop of
+`tensorspec.solvers.loop`.
+"""
+
+from tensorspec.fit.call import fit as fit

@@ -1,0 +1,329 @@
+"""Labels to arrays: everything that is settled before the first sweep."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+
+from tensorspec.constraints.base import AbstractConstraint, Context, Resolvable
+from tensorspec.constraints.compose import ModeConstraints, check_partners, combine
+from tensorspec.errors import InvalidArgument, RankOutOfRange, UnknownMode, suggest
+from tensorspec.fit.alignment import align_values
+from tensorspec.fit.validate import CleanTensor, by_tensor, clean
+from tensorspec.losses import AbstractLoss, EntryWeights
+from tensorspec.models.base import AbstractModel
+from tensorspec.modes import ModeLabels, broadcast_to_array, find_modes
+from tensorspec.noise import NoiseModel, mean_noise_variance
+from tensorspec.problem import Problem, Tensor
+from tensorspec.recipe import constructor_repr
+from tensorspec.scale import ScalePlan, plan_scale
+from tensorspec.solvers.base import AbstractSolver
+from tensorspec.solvers.dispatch import choose_solvers
+from tensorspec.solvers.sweep import Program
+
+__all__ = ["Gathered", "gather"]
+
+# Noise variances below this share of the largest do not weigh tensors any further apart: data without noise would
+# otherwise be weighed by rounding errors.
+_VARIANCE_SHARE = 1e-6
+_VARIANCE_FLOOR = 1e-10
+
+
+class Gathered(NamedTuple):
+    """Everything that labels became."""
+
+    problem: Problem
+    program: Program
+    model: AbstractModel
+    labels: dict[str, ModeLabels]
+    names: dict[str, tuple[str, ...]]
+    clean: dict[str, CleanTensor]
+    scales: list[float]
+    weights: list[float]
+    noise: dict[str, tuple[float, str] | None]
+    measured: dict[str, np.ndarray | None]
+    solver: str
+    why: str
+    dtype: np.dtype
+    warnings: list[str]
+    strengths: dict[str, list[str]]
+    noise_level: float
+
+
+def gather(
+    tensors: dict[str, xr.DataArray],
+    model: AbstractModel,
+    losses: dict[str, AbstractLoss],
+    mask: Any,
+    modes: Any,
+    weights: Any,
+    solver: Any,
+    rescale: bool,
+) -> Gathered:
+    """Turn labels into arrays, settle everything that has to be settled, and choose the solvers."""
+    keys = list(tensors)
+    for key, item in losses.items():
+        if not isinstance(item, AbstractLoss):
+            raise InvalidArgument(f"loss of tensor {key!r} is {item!r}: expected a loss such as ts.LeastSquares()")
+    labels, names = find_modes(tensors, modes)
+    # Pixels first, whatever the order of the dimensions, so that the same modes carry the amplitudes.
+    names = {key: tuple(sorted(own, key=lambda mode: mode != "pixel")) for key, own in names.items()}
+    order = sorted(labels, key=lambda mode: mode != "pixel")
+    sizes = {mode: labels[mode].size for mode in order}
+    _check_model(model, sizes, names)
+    masks = by_tensor(mask, keys, "mask", None)
+    cleaned = {key: clean(key, tensors[key], masks[key], names[key], labels) for key in keys}
+    double = any(c.values.dtype == np.float64 or _too_large_for_float32(c.values) for c in cleaned.values())
+    dtype = np.dtype(np.float64 if double else np.float32)
+    constraints = {mode: _labelled(model.constraints_for(mode), labels[mode], model.rank) for mode in order}
+    for mode, items in constraints.items():
+        check_partners(mode, items)
+    entry = {
+        key: _with_arrays(losses[key], names[key], labels).entry_weights(c.values, c.valid, rescale)
+        for key, c in cleaned.items()
+    }
+    scales = {key: 1 / c.rms if rescale else 1.0 for key, c in cleaned.items()}
+    needs_noise = len(keys) > 1 or any("auto" in jax.tree.leaves(items) for items in constraints.values())
+    noise = {key: _noise(tensors[key], cleaned[key], entry[key], model.rank) if needs_noise else None for key in keys}
+    found = _tensor_weights(weights, keys, cleaned, scales, noise)
+    level = _noise_level(keys, cleaned, found, noise) if needs_noise else float("nan")
+
+    combined = {mode: combine(items) for mode, items in constraints.items()}
+    rules = {mode: ModeConstraints(items, model.rank) for mode, items in combined.items()}
+    resolved = _resolve(rules, labels, names, scales, model, level)
+    scale_plan = _plan(resolved, names, model)
+    built = {key: _tensor(names[key], cleaned[key], entry[key], scales[key], found[key], dtype) for key in keys}
+    per_row = {
+        mode: any(
+            mode in built[key].modes
+            and (built[key].dense is not None or built[key].rows[built[key].modes.index(mode)] is not None)
+            for key in keys
+        )
+        for mode in order
+    }
+    blocks, solver_name, why = choose_solvers(
+        scale_plan, resolved, per_row, solver if isinstance(solver, AbstractSolver) else None
+    )
+    measured, notes = _measured(cleaned, names, labels, order)
+    return Gathered(
+        problem=Problem(tuple(built.values()), resolved),
+        program=Program(scale_plan, blocks),
+        model=dataclasses.replace(model, constraints={}),
+        labels={mode: labels[mode] for mode in order},
+        names=names,
+        clean=cleaned,
+        scales=[scales[key] for key in keys],
+        weights=[found[key] for key in keys],
+        noise=noise,
+        measured=measured,
+        solver=solver_name,
+        why=why,
+        dtype=dtype,
+        warnings=notes,
+        strengths={mode: [constructor_repr(item) for item in rule.members] for mode, rule in resolved.items()},
+        noise_level=level,
+    )
+
+
+def _check_model(model: AbstractModel, sizes: Mapping[str, int], names: Mapping[str, tuple[str, ...]]) -> None:
+    for mode in model.constraints:
+        if mode not in sizes:
+            listed = ", ".join(map(repr, sizes))
+            raise UnknownMode(
+                f"constraint given for mode {mode!r}; these data have modes {listed}.{suggest(mode, sizes)}"
+            )
+    # Of a coupled model every tensor adds what it can determine, so the largest bound holds.
+    bound = max(int(np.prod([sizes[m] for m in own]) // max(sizes[m] for m in own)) for own in names.values())
+    if model.rank > bound:
+        raise RankOutOfRange(
+            f"rank={model.rank}: these data, with mode sizes {dict(sizes)}, determine at most {bound} components; "
+            f"give a rank of 1 to {bound}"
+        )
+    for mode in sizes:
+        for item in model.constraints_for(mode):
+            if item.components is not None and max(item.components) > model.rank:
+                raise InvalidArgument(
+                    f"{constructor_repr(item)} on mode {mode!r}: there are components 1 to {model.rank}"
+                )
+
+
+def _too_large_for_float32(values: np.ndarray) -> bool:
+    return values.dtype.kind in "ui" and values.dtype.itemsize > 2 and int(np.abs(values).max()) > 2**24
+
+
+def _labelled(items: Sequence[AbstractConstraint], labels: ModeLabels, rank: int) -> tuple[AbstractConstraint, ...]:
+    """Return the constraints with labelled values as plain arrays on the points of the mode."""
+    found = []
+    for item in items:
+        for field in dataclasses.fields(item):
+            value = getattr(item, field.name)
+            if isinstance(value, xr.DataArray):
+                what = f"{type(item).__name__}({field.name}=...)"
+                array, numbers = align_values(value, labels, rank, item.components, what)
+                item = dataclasses.replace(item, **{field.name: array, "components": numbers})
+        found.append(item)
+    return tuple(found)
+
+
+def _with_arrays(loss: AbstractLoss, names: tuple[str, ...], labels: Mapping[str, ModeLabels]) -> AbstractLoss:
+    """Return the loss with labelled values broadcast to the axes of the tensor."""
+    for field in dataclasses.fields(loss):
+        value = getattr(loss, field.name)
+        if isinstance(value, xr.DataArray):
+            array = broadcast_to_array(value, names, labels, what=field.name)
+            loss = dataclasses.replace(loss, **{field.name: array})
+    return loss
+
+
+def _noise(tensor: xr.DataArray, values: CleanTensor, entry: EntryWeights, rank: int) -> tuple[float, str]:
+    if entry.noise_variance is not None:
+        return float(entry.noise_variance), "known from the loss"
+    return mean_noise_variance(values.values, values.valid, rank, NoiseModel.from_attrs(tensor.attrs))
+
+
+def _tensor_weights(
+    given: Any,
+    keys: list[str],
+    cleaned: Mapping[str, CleanTensor],
+    scales: Mapping[str, float],
+    noise: Mapping[str, tuple[float, str] | None],
+) -> dict[str, float]:
+    if given is not None:
+        found = by_tensor(given, keys, "weights", 1.0)
+        for key, value in found.items():
+            if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not 0 < value < np.inf:
+                raise InvalidArgument(f"weights: tensor {key!r} is given {value!r}; expected a number above zero")
+        return {key: float(value) for key, value in found.items()}
+    if len(keys) == 1:
+        return {keys[0]: 1.0}
+    variance = {key: (noise[key] or (0.0, ""))[0] * scales[key] ** 2 for key in keys}
+    unit = {key: variance[key] / (cleaned[key].rms * scales[key]) ** 2 for key in keys}
+    floor = max(_VARIANCE_SHARE * max(unit.values()), _VARIANCE_FLOOR)
+    inverse = {key: 1 / (max(unit[key], floor) * (cleaned[key].rms * scales[key]) ** 2) for key in keys}
+    total = sum(c.count for c in cleaned.values())
+    mean = sum(inverse[key] * cleaned[key].count for key in keys)
+    return {key: inverse[key] * total / mean for key in keys}
+
+
+def _noise_level(
+    keys: list[str],
+    cleaned: Mapping[str, CleanTensor],
+    weights: Mapping[str, float],
+    noise: Mapping[str, tuple[float, str] | None],
+) -> float:
+    """Return the standard deviation of the noise over the root mean square of the data, over all tensors."""
+    total = sum(c.count for c in cleaned.values())
+    weighted = sum(
+        (weights[key] if len(keys) > 1 else 1.0)
+        * (noise[key] or (0.0, ""))[0]
+        / cleaned[key].rms ** 2
+        * cleaned[key].count
+        for key in keys
+    )
+    return float(np.sqrt(weighted / total))
+
+
+def _plan(
+    rules: Mapping[str, ModeConstraints], names: Mapping[str, tuple[str, ...]], model: AbstractModel
+) -> ScalePlan:
+    fixed = {mode: rule.fixed_columns for mode, rule in rules.items()}
+    free = {mode: rule.scale_free for mode, rule in rules.items()}
+    return plan_scale(list(names.values()), model.rank, fixed, free, model.scale)
+
+
+def _resolve(
+    rules: Mapping[str, ModeConstraints],
+    labels: Mapping[str, ModeLabels],
+    names: Mapping[str, tuple[str, ...]],
+    scales: Mapping[str, float],
+    model: AbstractModel,
+    level: float,
+) -> dict[str, ModeConstraints]:
+    """Settle automatic strengths, bring values to the units of the problem, and make every number traced data."""
+    carriers = dict(zip(names, _plan(rules, names, model).carriers, strict=True))
+    found = {}
+    for mode, rule in rules.items():
+        owners = [key for key, carrier in carriers.items() if carrier == mode]
+        data_scale = scales[owners[0]] if len(owners) == 1 else 1.0
+        own = labels[mode]
+        context = Context(mode, own.shape, own.coordinates, own.units, model.rank, level, data_scale)
+        members = [item.resolve(context) if isinstance(item, Resolvable) else item for item in rule.members]
+        found[mode] = ModeConstraints(tuple(jax.tree.map(_traced, item) for item in members), model.rank)
+    return found
+
+
+def _traced(leaf: Any) -> Any:
+    if isinstance(leaf, (float, np.ndarray, np.floating)):
+        return jnp.asarray(leaf, jnp.float64)
+    return leaf
+
+
+def _tensor(
+    names: tuple[str, ...], values: CleanTensor, entry: EntryWeights, scale: float, weight: float, dtype: np.dtype
+) -> Tensor:
+    stored, dense = values.values, entry.dense
+    if dense is not None and dense.dtype.kind == "f":
+        stored = (stored * dense).astype(dtype)
+        dense = dense.astype(dtype)
+    square = _weighted_square(values.values, entry) * scale**2
+    return Tensor(
+        modes=names,
+        blocks=(jnp.asarray(stored),),
+        scale=jnp.asarray(scale, jnp.float64),
+        weight=jnp.asarray(weight, jnp.float64),
+        rows=tuple(None if row is None else jnp.asarray(row, jnp.float64) for row in entry.rows),
+        dense=None if dense is None else (jnp.asarray(dense),),
+        square_norm=jnp.asarray(square, jnp.float64),
+    )
+
+
+def _weighted_square(values: np.ndarray, entry: EntryWeights) -> float:
+    """Return the weighted sum of squares in float64, block by block."""
+    total, step = 0.0, max(1, 2**22 // max(values[0].size, 1))
+    for k in range(0, values.shape[0], step):
+        part = np.square(values[k : k + step], dtype=np.float64)
+        if entry.dense is not None:
+            part = part * entry.dense[k : k + step]
+        for axis in range(values.ndim - 1, -1, -1):
+            row = entry.rows[axis]
+            row = np.ones(part.shape[axis]) if row is None else (row[k : k + step] if axis == 0 else row)
+            part = part @ row if axis == part.ndim - 1 else part
+        total += float(part)
+    return total
+
+
+def _measured(
+    cleaned: Mapping[str, CleanTensor],
+    names: Mapping[str, tuple[str, ...]],
+    labels: Mapping[str, ModeLabels],
+    order: Sequence[str],
+) -> tuple[dict[str, np.ndarray | None], list[str]]:
+    """Return which points of each mode any tensor has measured, and a warning for those that none has."""
+    found: dict[str, np.ndarray | None] = {}
+    notes = []
+    for mode in order:
+        seen = np.zeros(labels[mode].size, bool)
+        for key, own in names.items():
+            if mode in own:
+                valid = cleaned[key].valid
+                others = tuple(axis for axis, name in enumerate(own) if name != mode)
+                seen |= True if valid is None else valid.any(axis=others)
+        found[mode] = None if seen.all() else seen
+        if not seen.all():
+            lost = np.flatnonzero(~seen)
+            listed = ", ".join(_point(labels[mode], int(k)) for k in lost[:5]) + (", ..." if len(lost) > 5 else "")
+            notes.append(
+                f"{len(lost)} of {len(seen)} points of mode {mode!r} were measured in no tensor and come back NaN: {listed}"
+            )
+    return found, notes
+
+
+def _point(labels: ModeLabels, index: int) -> str:
+    place = np.unravel_index(index, labels.shape)
+    return "(" + ", ".join(f"{dim} {int(k)}" for dim, k in zip(labels.dims, place, strict=True)) + ")"

@@ -1,0 +1,183 @@
+"""Arrays to labels, and the record of what was done."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import time
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+import xarray as xr
+
+from tensorspec.constraints.known import Fixed
+from tensorspec.fit.gather import Gathered
+from tensorspec.fit.outcome import read_out
+from tensorspec.losses import AbstractLoss
+from tensorspec.models.base import AbstractModel
+from tensorspec.modes import split
+from tensorspec.problem import Problem
+from tensorspec.recipe import constructor_repr
+from tensorspec.solution import Fit, TensorRecord
+from tensorspec.solvers.loop import Run
+from tensorspec.solvers.sweep import objective
+from tensorspec.starts.given import From
+
+__all__ = ["digest_of", "finish", "versions"]
+
+
+def digest_of(gathered: Gathered) -> dict[str, str]:
+    """Return the hash of each tensor's values and mask."""
+    found = {}
+    for key, values in gathered.clean.items():
+        digest = hashlib.sha256(str((values.values.shape, values.values.dtype.str)).encode())
+        digest.update(memoryview(values.values).cast("B"))
+        if values.valid is not None:
+            digest.update(np.ascontiguousarray(values.valid).tobytes())
+        found[key] = digest.hexdigest()
+    return found
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that a result depends on."""
+    import tensorspec
+
+    return {
+        "tensorspec": tensorspec.__version__,
+        "jax": jax.__version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def finish(
+    tensors: Mapping[str, xr.DataArray],
+    gathered: Gathered,
+    model: AbstractModel,
+    losses: Mapping[str, AbstractLoss],
+    run: Run,
+    finals: list[float],
+    recipe: dict[str, Any],
+    digest: dict[str, str],
+    seed: int,
+    began: float,
+    plan: Mapping[str, int],
+    rescale: bool,
+    start: Any,
+) -> Fit:
+    """Give the answer its labels, units and record."""
+    keys, problem = list(tensors), gathered.problem
+    value, _, squares = objective(gathered.model, Problem(problem.tensors, run.state.constraints), run.state.factors)
+    fixed = {mode: rule.fixed_columns for mode, rule in problem.constraints.items()}
+    numbered = isinstance(start, From) or any(
+        item.components is not None or isinstance(item, Fixed)
+        for rule in problem.constraints.values()
+        for item in rule.members
+    )
+    outcome = read_out(
+        {mode: np.asarray(factor) for mode, factor in run.state.factors.items()},
+        [gathered.names[key] for key in keys],
+        gathered.scales,
+        gathered.program.plan.carriers,
+        fixed,
+        gathered.measured,
+        numbered,
+    )
+    numbers = {"component": np.arange(1, model.rank + 1)}
+    explained = [
+        1 - float(square) / float(tensor.square_norm) for square, tensor in zip(squares, problem.tensors, strict=True)
+    ]
+    for text in gathered.warnings:
+        warnings.warn(text, stacklevel=3)
+    records = {key: _record(tensors[key], gathered, k, losses[key], explained[k]) for k, key in enumerate(keys)}
+    dims = ("component",) if len(keys) == 1 else ("tensor", "component")
+    return Fit(
+        factors={mode: split(outcome.factors[mode].T, labels) for mode, labels in gathered.labels.items()},
+        weights=xr.DataArray(
+            outcome.weights[0] if len(keys) == 1 else outcome.weights,
+            dims=dims,
+            coords=numbers if len(keys) == 1 else {"tensor": keys, **numbers},
+            name="weights",
+        ),
+        tensors=records,
+        modes=gathered.labels,
+        model=model,
+        losses=dict(losses),
+        solver=gathered.solver,
+        why=gathered.why,
+        status=run.status,
+        objective=float(value),
+        history=xr.DataArray(
+            np.asarray(run.history), dims="sweep", coords={"sweep": np.arange(len(run.history))}, name="objective"
+        ),
+        sweeps=int(run.state.sweeps),
+        spread=xr.DataArray(finals, dims="restart", coords={"restart": np.arange(1, len(finals) + 1)}, name="objective")
+        if len(finals) > 1
+        else None,
+        recipe=recipe,
+        provenance=_provenance(gathered, run, digest, seed, began, plan, rescale, outcome.order),
+        data=dict(tensors),
+    )
+
+
+def _record(tensor: xr.DataArray, gathered: Gathered, index: int, loss: AbstractLoss, explained: float) -> TensorRecord:
+    key = list(gathered.names)[index]
+    noise = gathered.noise[key]
+    return TensorRecord(
+        dims=tuple(str(dim) for dim in tensor.dims),
+        modes=gathered.names[key],
+        shape=tuple(tensor.shape),
+        attrs={str(name): value for name, value in tensor.attrs.items()},
+        unit=str(tensor.attrs.get("units", "")),
+        explained=explained,
+        noise_variance=None if noise is None else noise[0],
+        data_weight=gathered.weights[index],
+        rms=gathered.clean[key].rms,
+        loss=constructor_repr(loss),
+    )
+
+
+def _provenance(
+    gathered: Gathered,
+    run: Run,
+    digest: dict[str, str],
+    seed: int,
+    began: float,
+    plan: Mapping[str, int],
+    rescale: bool,
+    order: np.ndarray,
+) -> dict[str, Any]:
+    device = jax.devices()[0]
+    keys = list(gathered.names)
+    violations = {
+        mode: float(rule.violation(run.state.factors[mode]))
+        for mode, rule in run.state.constraints.items()
+        if rule.members
+    }
+    return {
+        "seed": int(seed),
+        "versions": versions(),
+        "device": f"{device.platform}: {device.device_kind}",
+        "platform": f"{platform.system()} {platform.machine()}",
+        "dtype": gathered.dtype.name,
+        "input_sha256": digest,
+        "wall_seconds": round(time.monotonic() - began, 3),
+        "memory_plan_bytes": dict(plan),
+        "rescale": rescale,
+        "scales": dict(zip(keys, gathered.scales, strict=True)),
+        "objective_times_this_is_in_data_units": 1 / gathered.scales[0] ** 2 if len(keys) == 1 else None,
+        "tensor_weights": dict(zip(keys, gathered.weights, strict=True)),
+        "noise": {
+            key: None if noise is None else {"variance": noise[0], "how": noise[1]}
+            for key, noise in gathered.noise.items()
+        },
+        "noise_level": None if np.isnan(gathered.noise_level) else gathered.noise_level,
+        "carriers": dict(zip(keys, gathered.program.plan.carriers, strict=True)),
+        "constraints_as_solved": gathered.strengths,
+        "violations": violations,
+        "component_order": [int(k) + 1 for k in order],
+        "warnings": list(gathered.warnings),
+    }

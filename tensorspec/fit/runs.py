@@ -1,0 +1,191 @@
+"""Restarts: what each begins from, the best kept, and checkpoints on the way."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from collections.abc import Mapping
+from concurrent.futures import Future
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+
+from tensorspec.errors import InvalidArgument
+from tensorspec.fit.alignment import align_values
+from tensorspec.fit.gather import Gathered
+from tensorspec.fit.progress import Progress
+from tensorspec.fit.record import versions
+from tensorspec.problem import Factors
+from tensorspec.recipe import constructor_repr
+from tensorspec.solution import Fit
+from tensorspec.solvers.loop import Checkpoint, Limits, Run, run_from_arrays, solve, state_to_arrays
+from tensorspec.solvers.status import Status
+from tensorspec.solvers.sweep import init_state
+from tensorspec.starts.base import AbstractStart, StartContext
+from tensorspec.starts.given import From
+from tensorspec.starts.nndsvd import NNDSVD
+from tensorspec.starts.random import Random
+
+__all__ = ["make_starts", "open_checkpoint", "run_all"]
+
+
+def make_starts(start: Any, gathered: Gathered, count: int, seed: int) -> list[tuple[AbstractStart, int]]:
+    """Return what each restart begins from, and its seed."""
+    nonnegative = all(rule.nonnegative for rule in gathered.problem.constraints.values())
+    first = (NNDSVD() if nonnegative else Random()) if isinstance(start, str) else start
+    if isinstance(first, From):
+        first = From(_given_factors(first.source, gathered))
+    chosen = [first] + [first if first.random or not isinstance(start, str) else Random()] * (count - 1)
+    if count > 1 and not first.random and not isinstance(start, str):
+        raise InvalidArgument(
+            f"restarts={count} with start={constructor_repr(start)}: this start is the same every time; "
+            "use restarts=1, or start=ts.Random()"
+        )
+    return [(item, seed + k) for k, item in enumerate(chosen)]
+
+
+def _given_factors(source: Any, gathered: Gathered) -> dict[str, np.ndarray]:
+    """Return given factors as arrays in the units of the problem."""
+    labels, model = gathered.labels, gathered.model
+    factors = source.factors if isinstance(source, Fit) else source
+    if not isinstance(factors, Mapping):
+        raise InvalidArgument(f"From({source!r}): expected a Fit or a mapping of mode names to factors")
+    arrays = {}
+    for mode, values in factors.items():
+        if mode in labels and isinstance(values, xr.DataArray):
+            columns, numbers = align_values(values, labels[mode], model.rank, None, "From(...)")
+            arrays[mode] = columns[:, np.argsort(numbers)]
+        else:
+            arrays[mode] = np.asarray(values, dtype=float)
+    if any(mode not in arrays or arrays[mode].shape[-1:] != (model.rank,) for mode in labels):
+        return arrays  # the start itself says what is missing
+    strengths = {key: np.ones(model.rank) for key in gathered.names}
+    if isinstance(source, Fit):
+        strengths |= {key: source.strengths(key).values for key in gathered.names if key in source.tensors}
+    return _spread_strengths(arrays, strengths, gathered)
+
+
+def _spread_strengths(
+    arrays: dict[str, np.ndarray], strengths: Mapping[str, np.ndarray], gathered: Gathered
+) -> dict[str, np.ndarray]:
+    """Put strengths in data units onto factors: on the carrier, and where it is shared, on a partner of each tensor."""
+    plan, result = gathered.program.plan, dict(arrays)
+    fixed = {mode: np.asarray(rule.fixed_columns) for mode, rule in gathered.problem.constraints.items()}
+    groups: dict[str, list[int]] = {}
+    for k, carrier in enumerate(plan.carriers):
+        groups.setdefault(carrier, []).append(k)
+    keys = list(gathered.names)
+    for carrier, members in groups.items():
+        scaled = {k: strengths[keys[k]] * gathered.scales[k] for k in members}
+        if len(members) == 1:
+            result[carrier] = result[carrier] * scaled[members[0]]
+            continue
+        amplitude = np.sqrt(sum(gathered.weights[k] * scaled[k] ** 2 for k in members))
+        amplitude = np.where(amplitude > 0, amplitude, 1.0)
+        result[carrier] = result[carrier] * amplitude
+        for k in members:
+            private = [
+                mode
+                for mode in gathered.names[keys[k]]
+                if mode != carrier and sum(mode in own for own in gathered.names.values()) == 1
+            ]
+            if private:
+                ratio = np.where(fixed[private[-1]], 1.0, scaled[k] / amplitude)
+                result[private[-1]] = result[private[-1]] * ratio
+    return result
+
+
+def start_factors(gathered: Gathered, start: AbstractStart, seed: int) -> Factors:
+    keys = list(gathered.names)
+    context = StartContext(
+        tensors=[(gathered.names[key], gathered.clean[key].values) for key in keys],
+        weights=[s * float(np.sqrt(w)) for s, w in zip(gathered.scales, gathered.weights, strict=True)],
+        sizes={mode: labels.size for mode, labels in gathered.labels.items()},
+        rank=gathered.model.rank,
+        carrier=gathered.program.plan.blocks[-1][-1],
+        nonnegative={mode: rule.nonnegative for mode, rule in gathered.problem.constraints.items()},
+        dtype=gathered.dtype,
+    )
+    found = start.factors(context, seed)
+    for mode, seen in gathered.measured.items():
+        if seen is not None:
+            found[mode] = np.where(seen[:, None], found[mode], 0)
+    return {mode: jnp.asarray(found[mode], gathered.dtype) for mode in gathered.labels}
+
+
+def run_all(
+    gathered: Gathered,
+    starts: list[tuple[AbstractStart, int]],
+    seed: int,
+    limits: Limits,
+    stored: Checkpoint | None,
+    bar: Progress,
+) -> tuple[Run, list[float]]:
+    """Run every start, keep the best, and write checkpoints on the way."""
+    del seed
+    content = stored.load() if stored is not None else None
+    finals = [] if content is None else [float(value) for value in content["finals"]]
+    best: Run | None = None
+    pending = None
+    problem, program, model = gathered.problem, gathered.program, gathered.model
+    if content is not None:
+        like = init_state(model, program, problem, start_factors(gathered, *starts[0]))
+        if finals:
+            best = run_from_arrays({k[5:]: v for k, v in content.items() if k.startswith("best_")}, like)
+            best.status = Status[str(content["best_status"])]
+        pending = {k[4:]: v for k, v in content.items() if k.startswith("run_")} or None
+    for index in range(len(finals), len(starts)):
+        start, own_seed = starts[index]
+
+        def store(run: Run, force: bool = False, best: Run | None = best) -> None:
+            if stored is not None and (force or stored.due()):
+                stored.save(_checkpoint_content(finals, best, run))
+
+        bar.restart(index, best)
+        factors = start_factors(gathered, start, own_seed)
+        run = solve(model, program, problem, factors, limits, resume=pending, report=bar.report, store=store)
+        pending = None
+        if run.status in (Status.INTERRUPTED, Status.TIME_LIMIT):
+            store(run, force=True)
+            # What was cut off counts only if nothing better is there; the status tells that it was cut off.
+            if best is None or run.history[-1] < best.history[-1]:
+                return run, [*finals, run.history[-1]]
+            best.status = run.status
+            return best, finals
+        finals.append(run.history[-1])
+        if best is None or run.history[-1] < best.history[-1]:
+            best = run
+        if index + 1 < len(starts) and stored is not None:
+            stored.save(_checkpoint_content(finals, best, None))
+    assert best is not None
+    return best, finals
+
+
+def _checkpoint_content(finals: list[float], best: Run | None, run: Run | None) -> dict[str, np.ndarray]:
+    content: dict[str, np.ndarray] = {"finals": np.asarray(finals, float)}
+    if best is not None:
+        content |= {f"best_{name}": value for name, value in state_to_arrays(best).items()}
+        content["best_status"] = np.asarray(best.status.name)
+    if run is not None:
+        content |= {f"run_{name}": value for name, value in state_to_arrays(run).items()}
+    return content
+
+
+def open_checkpoint(
+    path: Any, digest: Future[dict[str, str]], recipe: Any, starts: list[tuple[AbstractStart, int]]
+) -> Checkpoint | None:
+    """Return the checkpoint at a path, tied to everything that the result depends on; None without a path."""
+    if path is None:
+        return None
+    settings = {key: value for key, value in recipe.items() if key != "max_sweeps"}
+    given = [
+        hashlib.sha256(np.ascontiguousarray(value).tobytes()).hexdigest()
+        for start, _ in starts
+        if isinstance(start, From)
+        for value in start.source.values()
+    ]
+    text = json.dumps([digest.result(), settings, given, versions(), platform.machine()], sort_keys=True, default=str)
+    return Checkpoint(path, hashlib.sha256(text.encode()).hexdigest())
