@@ -319,7 +319,8 @@ def _measured(
             lost = np.flatnonzero(~seen)
             listed = ", ".join(_point(labels[mode], int(k)) for k in lost[:5]) + (", ..." if len(lost) > 5 else "")
             notes.append(
-                f"{len(lost)} of {len(seen)} points of mode {mode!r} were measured in no tensor and come back NaN: {listed}"
+                f"{len(lost)} of {len(seen)} points of mode {mode!r} were measured in no tensor and come back NaN: "
+                f"{listed}"
             )
     return found, notes
 

@@ -182,7 +182,8 @@ def as_data_array(data: Any, dims: Mapping[str, tuple[int, Axis]], attrs: Mappin
         for name, (_, axis) in dims.items()
         if axis.values is not None
     }
-    return xr.DataArray(data, dims=tuple(dims), coords=coords, attrs=dict(attrs))
+    tensor = xr.DataArray(data, dims=tuple(dims), coords=coords, attrs=dict(attrs))
+    return tensor.rename(None)  # dask's name for its graph is none for the data
 
 
 def _axis(described: Mapping[str, Any]) -> Axis:

@@ -14,7 +14,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tensorspec.errors import InvalidArgument, MissingDependency, MissingFile, UnknownName, UnreadableFile, suggest
+from tensorspec.errors import (
+    InvalidArgument,
+    MissingDependency,
+    MissingFile,
+    NotEnoughMemory,
+    UnknownName,
+    UnreadableFile,
+    suggest,
+)
 
 __all__ = ["read"]
 
@@ -51,6 +59,8 @@ def read(path: Path, *, lazy: bool, options: Mapping[str, Any]) -> tuple[list[di
         If RosettaSciIO, or what it needs for this format, is not installed.
     UnknownName, InvalidArgument
         If there is no such reader; if it does not know an option.
+    NotEnoughMemory
+        If the data do not fit into memory.
     """
     plugins = _plugins()
     options = dict(options)
@@ -71,6 +81,10 @@ def read(path: Path, *, lazy: bool, options: Mapping[str, Any]) -> tuple[list[di
         try:
             with _quiet() as notes:
                 entries = _call(plugin, path, lazy, options)
+        except MemoryError as error:
+            raise NotEnoughMemory(
+                f"{path.name!r} does not fit into memory ({_first_line(error)}); lazy=True leaves the data on disk"
+            ) from error
         except ImportError as error:
             missing = missing or error
             reasons.append(f"{plugin['name']}: {error}")
