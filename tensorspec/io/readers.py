@@ -8,8 +8,9 @@ from __future__ import annotations
 import importlib
 import inspect
 import logging
+import struct
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -67,36 +68,39 @@ def read(path: Path, *, lazy: bool, options: Mapping[str, Any]) -> tuple[list[di
     candidates = _candidates(path, plugins, options.pop("reader", None))
     known = {plugin["name"]: _options(plugin) for plugin in candidates}
     for option in options:
-        if not any(option in names for names in known.values()):
-            listed = sorted(set().union(*known.values()))
+        if not any(_accepts(names, [option]) for names in known.values()):
+            listed = sorted({name for names in known.values() for name in names or ()})
             raise InvalidArgument(
                 f"the reader of {path.name!r} ({', '.join(known)}) has no option {option!r}; it has {listed}."
                 f"{suggest(option, listed)}"
             )
-    reasons: list[str] = []
+    _refuse_cut_bcf(path)
+    reasons: dict[str, list[str]] = {}
     missing: ImportError | None = None
     for plugin in candidates:
-        if not set(options) <= set(known[plugin["name"]]):
+        if not _accepts(known[plugin["name"]], options):
             continue
         try:
             with _quiet() as notes:
-                entries = _call(plugin, path, lazy, options)
-        except MemoryError as error:
-            raise NotEnoughMemory(
-                f"{path.name!r} does not fit into memory ({_first_line(error)}); lazy=True leaves the data on disk"
-            ) from error
+                entries = [entry for entry in _call(plugin, path, lazy, options) if entry["data"].size]
+            reason = "no signal found"
         except ImportError as error:
-            missing = missing or error
-            reasons.append(f"{plugin['name']}: {error}")
+            # Of the likeliest reader this is the cause; that another, generic one cannot run says little.
+            missing = error if plugin is candidates[0] else missing
+            entries, reason = [], str(error)
         except Exception as error:  # a reader of a damaged file may fail in any way
-            reasons.append(f"{plugin['name']}: {_first_line(error)}")
-        else:
-            if entries:
-                return entries, notes
-            reasons.append(f"{plugin['name']}: no signal found")
+            if isinstance(error, MemoryError) and not lazy:
+                raise NotEnoughMemory(
+                    f"{path.name!r} does not fit into memory ({_first_line(error)}); lazy=True leaves the data on disk"
+                ) from error
+            entries, reason = [], _first_line(error)
+        if entries:
+            return entries, notes
+        reasons.setdefault(reason, []).append(plugin["name"])
     if missing is not None:
         raise MissingDependency(f"reading {path.name!r} needs a package that is missing ({missing}): {INSTALL}")
-    raise UnreadableFile(f"cannot read {str(path)!r}: the file is damaged or of another kind ({'; '.join(reasons)})")
+    text = "; ".join(f"{', '.join(names)}: {reason}" for reason, names in reasons.items())
+    raise UnreadableFile(f"cannot read {str(path)!r}: the file is damaged or of another kind ({text})")
 
 
 def _plugins() -> Sequence[Mapping[str, Any]]:
@@ -149,9 +153,31 @@ def _call(plugin: Mapping[str, Any], path: Path, lazy: bool, options: Mapping[st
         return list(function(str(path), lazy=False, **options))
 
 
-def _options(plugin: Mapping[str, Any]) -> list[str]:
-    parameters = inspect.signature(importlib.import_module(plugin["api"]).file_reader).parameters
-    return [name for name in parameters if name not in ("filename", "lazy", "kwds", "kwargs")]
+def _options(plugin: Mapping[str, Any]) -> list[str] | None:
+    """Return the options of a reader, or None if it takes any."""
+    parameters = inspect.signature(importlib.import_module(plugin["api"]).file_reader).parameters.values()
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        return None
+    return [parameter.name for parameter in parameters if parameter.name not in ("filename", "lazy")]
+
+
+def _accepts(names: list[str] | None, options: Iterable[str]) -> bool:
+    return names is None or set(options) <= set(names)
+
+
+def _refuse_cut_bcf(path: Path) -> None:
+    """Refuse a Bruker file that is shorter than it says: reading past its end would end the process, not the call."""
+    if path.is_dir():
+        return
+    with path.open("rb") as file:
+        head = file.read(0x14C)
+    if len(head) < 0x14C or head[:8] != b"AAMVHFSS":
+        return
+    (chunk,) = struct.unpack_from("<I", head, 0x128)
+    (chunks,) = struct.unpack_from("<I", head, 0x148)
+    size, expected = path.stat().st_size, 0x118 + chunks * chunk
+    if size < expected:
+        raise UnreadableFile(f"cannot read {str(path)!r}: it is cut short, {size} of {expected} bytes")
 
 
 def _first_line(error: Exception) -> str:
