@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import xarray as xr
 
+from tensorspec import contributions
 from tensorspec.errors import InvalidArgument, UnknownName
 
 if TYPE_CHECKING:
     from tensorspec.solution import Fit
 
 __all__ = ["merge", "positions", "relabel", "select", "take"]
-
-CANCELLATION = 0.5  # sums of entries below this share of the sum of their magnitudes do not describe a component
 
 
 def positions(fit: Fit, components: int | str | Iterable[int | str]) -> list[int]:
@@ -93,7 +92,7 @@ def merge(fit: Fit, components: Sequence[int | str]) -> Fit:
     factors, lengths = {}, {}
     for mode, factor in fit.factors.items():
         pooled = sum(totals[name] for name, record in fit.tensors.items() if mode in record.modes)
-        values, lengths[mode] = _pooled(factor.values[indices], np.asarray(pooled), mode, indices)
+        values, lengths[mode] = _pooled(factor[indices], np.asarray(pooled), mode, indices)
         new = result.factors[mode].copy(deep=True)
         new.values[at] = values
         factors[mode] = new
@@ -106,16 +105,17 @@ def merge(fit: Fit, components: Sequence[int | str]) -> Fit:
     return _derived(dataclasses.replace(result, factors=factors, weights=weights), "merge", indices)
 
 
-def _pooled(columns: np.ndarray, totals: np.ndarray, mode: str, indices: list[int]) -> tuple[np.ndarray, float]:
+def _pooled(columns: xr.DataArray, totals: np.ndarray, mode: str, indices: list[int]) -> tuple[np.ndarray, float]:
     """Return the unit-norm mean of columns, each scaled to its total, and the norm of that mean at a sum of one."""
-    flat = columns.reshape(len(columns), -1).astype(float)
-    sums, sizes = np.nansum(flat, axis=1), np.nansum(np.abs(flat), axis=1)
-    if (np.abs(sums) < CANCELLATION * sizes).any():
-        which = [index + 1 for index, bad in zip(indices, np.abs(sums) < CANCELLATION * sizes, strict=True) if bad]
+    cancelling = contributions.cancels(columns)
+    if cancelling.any():
+        number = indices[int(np.argmax(cancelling))] + 1
         raise InvalidArgument(
-            f"merge adds signals, but the entries of component {which[0]} in mode {mode!r} cancel each other; "
+            f"merge adds signals, but the entries of component {number} in mode {mode!r} cancel each other; "
             "fit with NonNegative() on that mode, or fit anew with a lower rank"
         )
+    flat = columns.values.reshape(len(columns), -1).astype(float)
+    sums = np.nansum(flat, axis=1)
     shares = np.divide(totals, sums, out=np.zeros_like(sums), where=sums != 0)
     whole = totals.sum()
     mean = (shares[:, np.newaxis] * flat).sum(axis=0) / whole if whole else flat[0]

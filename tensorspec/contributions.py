@@ -14,7 +14,9 @@ from tensorspec.modes import from_arrays
 if TYPE_CHECKING:
     from tensorspec.solution import Fit
 
-__all__ = ["marginal", "measured", "model_block", "reconstruct", "residual", "shares", "totals"]
+__all__ = ["cancels", "marginal", "measured", "model_block", "reconstruct", "residual", "shares", "totals"]
+
+CANCELLATION = 0.5  # of the sum of magnitudes
 
 
 def marginal(fit: Fit, name: str, mode: str, what: str) -> xr.DataArray:
@@ -58,15 +60,21 @@ def totals(fit: Fit, name: str) -> xr.DataArray:
 
 
 def shares(fit: Fit, name: str) -> xr.DataArray:
-    """Return the share of each component in the model of a tensor: of its sum, or of its energy where signs differ."""
+    """Return the share of each component in the model: of its sum, or of its energy where entries cancel."""
     record = fit.tensors[name]
     amounts, of = _product(fit, name, record.modes, power=1), record.unit or "signal"
-    if (amounts < 0).any():
+    if (amounts < 0).any() or any(cancels(fit.factors[mode]).any() for mode in record.modes):
         amounts, of = _product(fit, name, record.modes, power=2), "energy"
     whole = amounts.sum()
     result = fit.strengths(name).copy(data=amounts / whole if whole > 0 else np.zeros_like(amounts))
     result.attrs = {"long_name": f"share of {of}", "of": of}
     return result.rename("shares")
+
+
+def cancels(factor: xr.DataArray) -> np.ndarray:
+    """Return for each column whether its entries cancel, so that its sum says nothing of its size: shape (rank,)."""
+    rows = _rows(factor).astype(float)
+    return np.abs(np.nansum(rows, axis=1)) < CANCELLATION * np.nansum(np.abs(rows), axis=1)
 
 
 def reconstruct(fit: Fit, name: str) -> xr.DataArray:

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
-from matplotlib.colors import Normalize
+from matplotlib.colors import Normalize, TwoSlopeNorm
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
-from matplotlib.ticker import MaxNLocator, ScalarFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.transforms import offset_copy
 
 from tensorspec.components import positions
 from tensorspec.overview import percent
@@ -28,7 +30,9 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 SEQUENTIAL, DIVERGING = "viridis", "RdBu_r"
 MISSING, MUTED = "0.85", "0.45"
 MAP_WIDTH, CURVE_WIDTH, ROW_HEIGHT = 2.9, 4.0, 2.0  # inches
+ROUND = [1, 2, 2.5, 5, 10]  # steps of ticks
 FEW = 15  # points of a curve that are marked
+AXIS_NAMES = {"xray_energy": "X-ray energy"}  # where words are not the name with its underscores taken out
 
 
 class _Figure(Figure):
@@ -38,6 +42,10 @@ class _Figure(Figure):
         buffer = io.BytesIO()
         self.savefig(buffer, format="png", dpi=100)
         return buffer.getvalue()
+
+
+def _new_figure(width: float, height: float) -> Figure:
+    return _Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.06))
 
 
 def plot_components(fit: Fit, components: Sequence[int | str] | None = None) -> Figure:
@@ -63,16 +71,17 @@ def plot_components(fit: Fit, components: Sequence[int | str] | None = None) -> 
     chosen = positions(fit, components) if components is not None else list(range(fit.rank))
     panels = _panels(fit)
     widths = [MAP_WIDTH if _is_image(fit, mode) else CURVE_WIDTH for _, mode in panels]
-    figure = _Figure(figsize=(sum(widths), ROW_HEIGHT * len(chosen) + 0.4), layout="constrained")
+    figure = _new_figure(sum(widths), ROW_HEIGHT * len(chosen) + 0.4)
     axes = figure.subplots(len(chosen), len(panels), squeeze=False, width_ratios=widths)
     shares = {name: fit.shares(name) for name in fit.tensors}
     for column, (name, mode) in enumerate(panels):
         values = fit.spectra(name, mode=mode)
         for row, index in enumerate(chosen):
             ax, colour = axes[row, column], COLOURS[index % len(COLOURS)]
-            _draw(ax, values[index], colour, last=row == len(chosen) - 1)
+            _draw(ax, values[index], colour, last=row == len(chosen) - 1, unit=_unit(values, name, fit))
             if column == 0:
-                title = f"{index + 1} {fit.labels[index]}".strip()
+                label = fit.labels[index]
+                title = f"{index + 1} {label}" if label else f"component {index + 1}"
                 ax.set_title(title, loc="left", color=colour, fontweight="bold")
             if mode == fit.signal_mode(name):
                 share = percent(float(shares[name][index]), digits=1)
@@ -109,21 +118,14 @@ def plot_residual(fit: Fit, name: str | None = None, data: Any = None) -> Figure
     """
     names = [name] if name is not None else list(fit.tensors)
     summaries = {key: fit.residual_summary(key, data) for key in names}
-    figure = _Figure(figsize=(MAP_WIDTH + 5.2, 3.2 * len(names) + 0.2), layout="constrained")
+    figure = _new_figure(MAP_WIDTH + 5.2, 3.2 * len(names) + 0.2)
     grid = figure.add_gridspec(2 * len(names), 2, width_ratios=[MAP_WIDTH, 5.2], height_ratios=[2.2, 1] * len(names))
     for row, (key, summary) in enumerate(summaries.items()):
         left = figure.add_subplot(grid[2 * row : 2 * row + 2, 0])
         top = figure.add_subplot(grid[2 * row, 1])
         bottom = figure.add_subplot(grid[2 * row + 1, 1], sharex=top)
-        residual = summary["residual_map"]
-        in_noise = "spectrum_noise" in summary
-        _draw(left, residual, COLOURS[0], last=True, label="residual / noise" if in_noise else None)
-        title = f"{key}, residual" if len(fit.tensors) > 1 else "residual"
-        left.set_title(title, loc="left", fontweight="bold")
-        if in_noise:
-            left.set_title(
-                f"$\\chi^2$ per entry {summary.attrs['chi2']:.3g}", loc="right", fontsize="small", color=MUTED
-            )
+        _draw_residual(left, summary)
+        left.set_title(f"{key}, residual" if len(fit.tensors) > 1 else "residual", loc="left", fontweight="bold")
         _draw_spectra(top, bottom, summary)
     return figure
 
@@ -141,7 +143,7 @@ def plot_history(fit: Fit) -> Figure:
     figure : matplotlib.figure.Figure
     """
     several = fit.spread is not None and fit.spread.size > 1
-    figure = _Figure(figsize=(8.0 if several else 5.0, 3.2), layout="constrained")
+    figure = _new_figure(8.0 if several else 5.0, 3.2)
     axes = np.atleast_1d(figure.subplots(1, 2 if several else 1))
     values = np.asarray(fit.history.values, dtype=float)
     axes[0].plot(fit.history["sweep"], values, color=COLOURS[0], marker="." if values.size <= FEW else "")
@@ -172,20 +174,40 @@ def _is_image(fit: Fit, mode: str) -> bool:
     return sum(size > 1 for size in fit.modes[mode].shape) >= 2
 
 
-def _draw(ax: Axes, values: xr.DataArray, colour: str, last: bool, label: str | None = None) -> None:
+def _unit(values: xr.DataArray, name: str, fit: Fit) -> str:
+    """Return the unit of a map or spectrum; of a map that tensors share, with the tensor in which it is counted."""
+    unit = str(values.attrs.get("units") or "signal")
+    dims = set(values.dims[1:])
+    shared = sum(dims <= set(record.dims) for record in fit.tensors.values()) > 1
+    return f"{unit}, {name}" if shared else unit
+
+
+def _draw(ax: Axes, values: xr.DataArray, colour: str, last: bool, unit: str) -> None:
     """Draw one component on one mode: a curve for one dimension, an image for two, a projection for more."""
-    values = values.squeeze([dim for dim in values.dims if values.sizes[dim] == 1 and values.ndim > 1])
-    label = label or values.attrs.get("units") or "signal"
+    values = _projected(values, 2)
     if values.ndim == 1:
-        _draw_curve(ax, values, colour, last, label)
-        return
-    while values.ndim > 2:
-        dim = values.dims[0]
-        values, label = values.sum(dim, min_count=1, keep_attrs=True), f"{label}, sum over {dim}"
-    _draw_image(ax, values, label)
+        _draw_curve(ax, values, colour, last, unit)
+    else:
+        _draw_image(ax, values, _norm(values)).set_title(unit, loc="left", fontsize="small")
 
 
-def _draw_curve(ax: Axes, values: xr.DataArray, colour: str, last: bool, label: str) -> None:
+def _projected(values: xr.DataArray, ndim: int) -> xr.DataArray:
+    """Return the sum over leading dimensions until so many are left, without dimensions of one point."""
+    values = values.squeeze([dim for dim in values.dims if values.sizes[dim] == 1])
+    values = values if values.ndim else values.expand_dims("point")
+    leading = [str(dim) for dim in values.dims[: max(values.ndim - ndim, 0)]]
+    return values.sum(leading, min_count=1, keep_attrs=True) if leading else values
+
+
+def _norm(values: xr.DataArray) -> Normalize:
+    """Return a colour scale whose bottom is zero, or whose middle where signs differ."""
+    array = np.asarray(values, dtype=float)
+    finite = array[np.isfinite(array)]
+    limit = float(np.abs(finite).max(initial=0)) or 1.0
+    return Normalize(-limit if (finite < 0).any() else 0.0, limit)
+
+
+def _draw_curve(ax: Axes, values: xr.DataArray, colour: str, last: bool, unit: str) -> None:
     dim = values.dims[0]
     marker = "o" if values.size <= FEW else ""
     if dim in values.coords and values[dim].dtype.kind not in "iufM":
@@ -199,7 +221,7 @@ def _draw_curve(ax: Axes, values: xr.DataArray, colour: str, last: bool, label: 
         ax.set_ylim(bottom=0)
     else:
         ax.axhline(0, color=MUTED, linewidth=0.6)
-    ax.set_ylabel(label)
+    ax.set_ylabel(unit)
     if last:
         ax.set_xlabel(_axis_label(values, str(dim)))
     else:
@@ -207,45 +229,56 @@ def _draw_curve(ax: Axes, values: xr.DataArray, colour: str, last: bool, label: 
     _clean(ax)
 
 
-def _draw_image(ax: Axes, values: xr.DataArray, label: str) -> None:
-    """Draw a map: zero is the bottom of the scale, or its middle where signs differ."""
-    array = np.asarray(values.values, dtype=float)
-    finite = array[np.isfinite(array)]
-    low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
-    signed = low < 0
-    limit = max(abs(low), abs(high)) or 1.0
-    norm = Normalize(-limit if signed else 0.0, limit)
+def _draw_image(ax: Axes, values: xr.DataArray, norm: Normalize) -> Axes:
+    """Draw a map with a scale bar, or named axes where there is no common unit; return the axes of its colour bar."""
     down, across = (_step(values, str(dim)) for dim in values.dims)
-    metric = down is not None and across is not None and down[1] == across[1]
+    unit = across[1] if down and across and down[1] == across[1] else None
+    aspect = down[0] / across[0] if down and across and unit is not None else 1.0
+    diverging = isinstance(norm, TwoSlopeNorm) or norm(0.0) > 0
     image = ax.imshow(
-        np.ma.masked_invalid(array),
-        cmap=DIVERGING if signed else SEQUENTIAL,
+        np.ma.masked_invalid(np.asarray(values.values, dtype=float)),
+        cmap=DIVERGING if diverging else SEQUENTIAL,
         norm=norm,
         interpolation="nearest",
-        aspect=down[0] / across[0] if metric and down and across else "equal",
+        aspect=aspect,
     )
     ax.set_facecolor(MISSING)
-    assert ax.figure is not None
-    bar = ax.figure.colorbar(image, ax=ax, label=label, shrink=0.9, pad=0.03, aspect=14)
-    bar.locator = MaxNLocator(3)
-    bar.formatter = _formatter()
-    bar.outline.set_visible(False)  # pyright: ignore[reportCallIssue]
-    ax.set_xticks([])
-    ax.set_yticks([])
-    for spine in ax.spines.values():
-        spine.set_visible(False)
-    if metric and across and across[1]:
-        _scale_bar(ax, across[0], across[1], array.shape)
+    ax.set(xticks=[], yticks=[])
+    ax.spines[:].set_visible(False)
+    if across and unit:
+        _scale_bar(ax, across[0] * values.shape[1], unit, dark=diverging)
     else:
-        ax.set_xlabel(str(values.dims[1]))
-        ax.set_ylabel(str(values.dims[0]))
+        ax.set(xlabel=_axis_label(values, str(values.dims[1])), ylabel=_axis_label(values, str(values.dims[0])))
+    bar = ax.inset_axes((1.04, 0.0, 0.05, 1.0))
+    assert ax.figure is not None
+    ax.figure.colorbar(image, cax=bar)
+    bar.spines[:].set_visible(False)
+    thin = values.shape[0] * aspect < 0.3 * values.shape[1]
+    bar.yaxis.set_major_locator(MaxNLocator(1 if thin else 4, steps=ROUND))
+    bar.yaxis.set_major_formatter(FuncFormatter(_short))
+    bar.tick_params(labelsize="small")
+    return bar
+
+
+def _draw_residual(ax: Axes, summary: xr.Dataset) -> None:
+    """Draw the residual on the map mode; in units of the noise, white is what noise alone leaves."""
+    residual, in_noise = summary["residual_map"], "spectrum_noise" in summary
+    residual = residual.mean([str(dim) for dim in residual.dims[:-2]], keep_attrs=True).squeeze()
+    unit = "residual / noise" if in_noise else str(residual.attrs.get("units") or "signal")
+    note = f"$\\chi^2$ per entry {summary.attrs['chi2']:.3f}" if in_noise else ""
+    if residual.ndim < 2:
+        _draw_curve(ax, residual, COLOURS[0], last=True, unit=unit)
+        ax.set_title(note, loc="right", fontsize="small", color=MUTED)
+        return
+    norm = TwoSlopeNorm(1.0, 0.0, max(2.0, float(residual.max()))) if in_noise else _norm(residual)
+    _draw_image(ax, residual, norm).set_ylabel(unit, fontsize="small")
+    ax.text(0, -0.03, note, transform=ax.transAxes, va="top", fontsize="small", color=MUTED)
 
 
 def _draw_spectra(top: Axes, bottom: Axes, summary: xr.Dataset) -> None:
     """Draw the spectra of data and model, and their difference below."""
     measured, model = summary["data_spectrum"], summary["model_spectrum"]
-    while measured.ndim > 1:
-        measured, model = measured.sum(measured.dims[0], keep_attrs=True), model.sum(model.dims[0], keep_attrs=True)
+    measured, model = _projected(measured, 1), _projected(model, 1)
     dim = str(measured.dims[0])
     numeric = dim in measured.coords and measured[dim].dtype.kind in "iuf"
     x = measured[dim].values if numeric else np.arange(measured.size)
@@ -265,7 +298,9 @@ def _draw_spectra(top: Axes, bottom: Axes, summary: xr.Dataset) -> None:
     bottom.axhline(0, color=MUTED, linewidth=0.6)
     bottom.plot(x, difference, color=COLOURS[1], linewidth=0.8, drawstyle="steps-mid")
     bottom.set_xlabel(_axis_label(measured, dim))
-    bottom.margins(x=0)
+    top.margins(x=0)
+    if np.nanmin(measured) >= 0:
+        top.set_ylim(bottom=0)
     for ax in (top, bottom):
         _clean(ax)
 
@@ -281,35 +316,24 @@ def _draw_spread(ax: Axes, final: np.ndarray) -> None:
     ax.legend(frameon=False, fontsize="small")
 
 
-def _scale_bar(ax: Axes, step: float, unit: str, shape: tuple[int, ...]) -> None:
+def _scale_bar(ax: Axes, width: float, unit: str, dark: bool) -> None:
     """Draw a bar of a round length, at most a third of the width, in the lower left corner."""
-    width = step * shape[1]
     decade = 10.0 ** np.floor(np.log10(width / 3))
     length = max(factor * decade for factor in (1, 2, 5) if factor * decade <= width / 3 * (1 + 1e-9))
-    left, bottom, thickness = 0.05, 0.06, 0.025
-    fraction = length / width
-    outline = [withStroke(linewidth=2.5, foreground="black", alpha=0.6)]
-    ax.add_patch(
-        Rectangle(
-            (left, bottom),
-            fraction,
-            thickness,
-            transform=ax.transAxes,
-            color="white",
-            path_effects=outline,
-            linewidth=0,
-        )
+    ends, (colour, around) = (0.05, 0.05 + length / width), ("black", "white") if dark else ("white", "black")
+    outline = [withStroke(linewidth=4, foreground=around)]
+    figure = ax.get_figure(root=True)
+    place = offset_copy(ax.transAxes, figure, y=5, units="points")
+    ax.add_line(
+        Line2D(ends, (0, 0), transform=place, color=colour, linewidth=2.5, solid_capstyle="butt", path_effects=outline)
     )
-    ax.text(
-        left + fraction / 2,
-        bottom + thickness + 0.02,
-        f"{length:g} {unit}",
-        transform=ax.transAxes,
-        color="white",
+    text = ax.text(sum(ends) / 2, 0, f"{length:g} {unit}", transform=offset_copy(place, figure, y=3, units="points"))
+    text.set(
+        color=colour,
         ha="center",
         va="bottom",
         fontsize="small",
-        path_effects=outline,
+        path_effects=[withStroke(linewidth=1.5, foreground=around)],
     )
 
 
@@ -325,19 +349,29 @@ def _step(values: xr.DataArray, dim: str) -> tuple[float, str] | None:
 
 def _axis_label(values: xr.DataArray, dim: str) -> str:
     attrs = values[dim].attrs if dim in values.coords else {}
-    name = str(attrs.get("long_name") or dim).replace("_", " ")
+    name = str(attrs.get("long_name") or AXIS_NAMES.get(dim) or dim.replace("_", " "))
     return f"{name} ({attrs['units']})" if attrs.get("units") else name
 
 
-def _formatter() -> ScalarFormatter:
-    formatter = ScalarFormatter(useMathText=True)
-    formatter.set_powerlimits((-3, 4))
-    return formatter
+def _short(value: float, position: int | None = None) -> str:
+    """Return a tick label of few letters: 2500 as 2.5k, so that no power of ten stands apart from its axis.
+
+    Examples
+    --------
+    >>> [_short(value) for value in (0.0, 0.25, 2500.0, 4e6, 3e-5)]
+    ['0', '0.25', '2.5k', '4M', '3e-5']
+    """
+    text = f"{value:.6g}".replace("e-0", "e-")
+    for size, suffix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if size * (1 - 1e-9) <= abs(value) < 1e12:
+            text = f"{value / size:.6g}{suffix}"
+            break
+    return text.replace("-", "\N{MINUS SIGN}") if text.startswith("-") else text
 
 
 def _clean(ax: Axes) -> None:
-    """Leave left and lower spine, few ticks, and powers of ten outside the labels."""
+    """Leave left and lower spine, and few ticks with short labels."""
     ax.spines[["top", "right"]].set_visible(False)
     if ax.get_yscale() == "linear":
-        ax.yaxis.set_major_locator(MaxNLocator(4))
-        ax.yaxis.set_major_formatter(_formatter())
+        ax.yaxis.set_major_locator(MaxNLocator(4, steps=ROUND))
+        ax.yaxis.set_major_formatter(FuncFormatter(_short))
