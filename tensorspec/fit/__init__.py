@@ -5,3 +5,5 @@ Labels become arrays in `gather`, arrays become labels again in `record`; in bet
 """
 
 from tensorspec.fit.call import fit as fit
+from tensorspec.fit.path import path as path
+from tensorspec.fit.transform import transform as transform

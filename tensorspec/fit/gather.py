@@ -27,7 +27,7 @@ from tensorspec.solvers.base import AbstractSolver
 from tensorspec.solvers.dispatch import choose_solvers
 from tensorspec.solvers.sweep import Program
 
-__all__ = ["Gathered", "gather"]
+__all__ = ["Gathered", "build_tensor", "gather", "labelled", "traced", "with_arrays"]
 
 # Noise variances below this share of the largest do not weigh tensors any further apart: data without noise would
 # otherwise be weighed by rounding errors.
@@ -81,11 +81,11 @@ def gather(
     cleaned = {key: clean(key, tensors[key], masks[key], names[key], labels) for key in keys}
     double = any(c.values.dtype == np.float64 or _too_large_for_float32(c.values) for c in cleaned.values())
     dtype = np.dtype(np.float64 if double else np.float32)
-    constraints = {mode: _labelled(model.constraints_for(mode), labels[mode], model.rank) for mode in order}
+    constraints = {mode: labelled(model.constraints_for(mode), labels[mode], model.rank) for mode in order}
     for mode, items in constraints.items():
         check_partners(mode, items)
     entry = {
-        key: _with_arrays(losses[key], names[key], labels).entry_weights(c.values, c.valid, rescale)
+        key: with_arrays(losses[key], names[key], labels).entry_weights(c.values, c.valid, rescale)
         for key, c in cleaned.items()
     }
     scales = {key: 1 / c.rms if rescale else 1.0 for key, c in cleaned.items()}
@@ -98,7 +98,7 @@ def gather(
     rules = {mode: ModeConstraints(items, model.rank) for mode, items in combined.items()}
     resolved = _resolve(rules, labels, names, scales, model, level)
     scale_plan = _plan(resolved, names, model)
-    built = {key: _tensor(names[key], cleaned[key], entry[key], scales[key], found[key], dtype) for key in keys}
+    built = {key: build_tensor(names[key], cleaned[key], entry[key], scales[key], found[key], dtype) for key in keys}
     per_row = {
         mode: any(
             mode in built[key].modes
@@ -157,7 +157,7 @@ def _too_large_for_float32(values: np.ndarray) -> bool:
     return values.dtype.kind in "ui" and values.dtype.itemsize > 2 and int(np.abs(values).max()) > 2**24
 
 
-def _labelled(items: Sequence[AbstractConstraint], labels: ModeLabels, rank: int) -> tuple[AbstractConstraint, ...]:
+def labelled(items: Sequence[AbstractConstraint], labels: ModeLabels, rank: int) -> tuple[AbstractConstraint, ...]:
     """Return the constraints with labelled values as plain arrays on the points of the mode."""
     found = []
     for item in items:
@@ -171,7 +171,7 @@ def _labelled(items: Sequence[AbstractConstraint], labels: ModeLabels, rank: int
     return tuple(found)
 
 
-def _with_arrays(loss: AbstractLoss, names: tuple[str, ...], labels: Mapping[str, ModeLabels]) -> AbstractLoss:
+def with_arrays(loss: AbstractLoss, names: tuple[str, ...], labels: Mapping[str, ModeLabels]) -> AbstractLoss:
     """Return the loss with labelled values broadcast to the axes of the tensor."""
     for field in dataclasses.fields(loss):
         value = getattr(loss, field.name)
@@ -254,19 +254,21 @@ def _resolve(
         own = labels[mode]
         context = Context(mode, own.shape, own.coordinates, own.units, model.rank, level, data_scale)
         members = [item.resolve(context) if isinstance(item, Resolvable) else item for item in rule.members]
-        found[mode] = ModeConstraints(tuple(jax.tree.map(_traced, item) for item in members), model.rank)
+        found[mode] = ModeConstraints(tuple(jax.tree.map(traced, item) for item in members), model.rank)
     return found
 
 
-def _traced(leaf: Any) -> Any:
+def traced(leaf: Any) -> Any:
+    """Return a number of a constraint as traced data, so that another value never compiles again."""
     if isinstance(leaf, (float, np.ndarray, np.floating)):
         return jnp.asarray(leaf, jnp.float64)
     return leaf
 
 
-def _tensor(
+def build_tensor(
     names: tuple[str, ...], values: CleanTensor, entry: EntryWeights, scale: float, weight: float, dtype: np.dtype
 ) -> Tensor:
+    """Return a tensor of the problem."""
     stored, dense = values.values, entry.dense
     if dense is not None and dense.dtype.kind == "f":
         stored = (stored * dense).astype(dtype)

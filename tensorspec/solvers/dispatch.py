@@ -12,7 +12,7 @@ from tensorspec.solvers.admm import AOADMM
 from tensorspec.solvers.base import AbstractSolver
 from tensorspec.solvers.hals import HALS
 
-__all__ = ["BlockPlan", "choose_solvers"]
+__all__ = ["BlockPlan", "choose_for", "choose_solvers"]
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def choose_solvers(
     blocks, reasons = [], []
     for modes in plan.blocks:
         held = tuple(_held(plan, mode, constraints[mode].rank) for mode in modes)
-        solver, reason = _choose(modes, [constraints[m] for m in modes], [per_row[m] for m in modes], held, asked)
+        solver, reason = choose_for(modes, [constraints[m] for m in modes], [per_row[m] for m in modes], held, asked)
         blocks.append(BlockPlan(modes, solver, held, tuple(constraints[mode].splits <= 1 for mode in modes)))
         reasons.append(f"{', '.join(modes)}: {reason}")
     names = list(dict.fromkeys(type(block.solver).__name__ for block in blocks))
@@ -75,13 +75,15 @@ def _held(plan: ScalePlan, mode: str, rank: int) -> tuple[bool, ...]:
     return tuple(held)
 
 
-def _choose(
-    modes: tuple[str, ...],
+def choose_for(
+    modes: Sequence[str],
     rules: Sequence[ModeConstraints],
     per_row: Sequence[bool],
     held: Sequence[tuple[bool, ...]],
     asked: AbstractSolver | None,
 ) -> tuple[AbstractSolver, str]:
+    """Return the first solver of the table that can take a block, and why."""
+
     def refused(solver: AbstractSolver) -> str | None:
         complaints = [solver.refusal(*items) for items in zip(rules, per_row, held, strict=True)]
         return next((text for text in complaints if text), None)
