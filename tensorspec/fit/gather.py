@@ -76,7 +76,7 @@ def gather(
     names = {key: tuple(sorted(own, key=lambda mode: mode != "pixel")) for key, own in names.items()}
     order = sorted(labels, key=lambda mode: mode != "pixel")
     sizes = {mode: labels[mode].size for mode in order}
-    _check_model(model, sizes, names)
+    _check_model(model, sizes, names, labels)
     masks = by_tensor(mask, keys, "mask", None)
     cleaned = {key: clean(key, tensors[key], masks[key], names[key], labels) for key in keys}
     double = any(c.values.dtype == np.float64 or _too_large_for_float32(c.values) for c in cleaned.values())
@@ -131,13 +131,18 @@ def gather(
     )
 
 
-def _check_model(model: AbstractModel, sizes: Mapping[str, int], names: Mapping[str, tuple[str, ...]]) -> None:
+def _check_model(
+    model: AbstractModel,
+    sizes: Mapping[str, int],
+    names: Mapping[str, tuple[str, ...]],
+    labels: Mapping[str, ModeLabels],
+) -> None:
     for mode in model.constraints:
         if mode not in sizes:
             listed = ", ".join(map(repr, sizes))
-            raise UnknownMode(
-                f"constraint given for mode {mode!r}; these data have modes {listed}.{suggest(mode, sizes)}"
-            )
+            inside = next((name for name, own in labels.items() if mode in own.dims), None)
+            hint = f" The dimension {mode!r} is part of the mode {inside!r}." if inside else suggest(mode, sizes)
+            raise UnknownMode(f"constraint given for mode {mode!r}; these data have modes {listed}.{hint}")
     # Of a coupled model every tensor adds what it can determine, so the largest bound holds.
     bound = max(int(np.prod([sizes[m] for m in own]) // max(sizes[m] for m in own)) for own in names.values())
     if model.rank > bound:

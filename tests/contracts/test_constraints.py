@@ -1,0 +1,121 @@
+"""Every constraint keeps the contract."""
+
+from typing import Any, ClassVar
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+
+import tensorspec as ts
+from tensorspec.constraints.base import AbstractPenalty, Separability, Stateful, component_field, strength_field
+from tensorspec.constraints.simplex import Simplex
+from tensorspec.testing import ConstraintContract
+
+
+class TestNonNegative(ConstraintContract):
+    def make(self):
+        return ts.NonNegative()
+
+
+class TestBox(ConstraintContract):
+    def make(self):
+        return ts.Box(-0.5, 1.5)
+
+
+class TestSparse(ConstraintContract):
+    def make(self):
+        return ts.Sparse(0.3)
+
+
+class TestSoftOrthogonal(ConstraintContract):
+    def make(self):
+        return ts.SoftOrthogonal(0.2)
+
+
+class TestSoftOrthogonalAutomatic(ConstraintContract):
+    def make(self):
+        return ts.SoftOrthogonal()
+
+
+class TestSumToOneOverComponents(ConstraintContract):
+    def make(self):
+        return ts.SumToOne("component")
+
+
+class TestSumToOneOverTheMode(ConstraintContract):
+    def make(self):
+        return ts.SumToOne("mode")
+
+
+class TestSimplexOverComponents(ConstraintContract):
+    def make(self):
+        return Simplex("component")
+
+
+class TestSimplexOverTheMode(ConstraintContract):
+    def make(self):
+        return Simplex("mode")
+
+
+class TestFixed(ConstraintContract):
+    def make(self):
+        values = np.full((self.size, self.columns), np.nan)
+        values[:, 0] = np.linspace(0, 1, self.size)
+        values[:3, 2] = 0.25
+        return ts.Fixed(values)
+
+    def ready(self):
+        # Resolved, the constraint names the components that it acts on; here it is tried on those alone.
+        item = super().ready()
+        self.columns = len(item.components)
+        return item
+
+    columns: int = 3
+
+    def test_a_solver_takes_it(self):
+        """Tried through `fit` in the tests of labelled values: here its columns are not all of the factor's."""
+
+
+class Weighted(AbstractPenalty, Stateful):
+    """A stateful constraint: an L1 norm whose weights learn from the factor (reweighted, as relevance is)."""
+
+    strength: Any = strength_field()
+    weights: Any = None
+    components: tuple[int, ...] | None = component_field()
+    separability: ClassVar[Separability] = Separability.COLUMN
+    convex: ClassVar[bool] = True
+    degree: ClassVar[int | None] = 1
+
+    def prox(self, values, step, column=None):
+        weight = self.weights if column is None else self.weights[column]
+        threshold = (self.strength * weight * step).astype(values.dtype)
+        return jnp.sign(values) * jnp.maximum(jnp.abs(values) - threshold, 0)
+
+    def value(self, factor):
+        return self.strength * jnp.sum(self.weights * jnp.sum(jnp.abs(factor), axis=0))
+
+    def init_state(self, size, columns):
+        return eqx.tree_at(lambda c: c.weights, self, jnp.ones(columns), is_leaf=lambda x: x is None)
+
+    def update_state(self, factor):
+        learnt = factor.shape[0] / (jnp.sum(jnp.abs(factor), axis=0) + factor.shape[0])
+        return eqx.tree_at(lambda c: c.weights, self, learnt.astype(self.weights.dtype))
+
+
+class TestStateful(ConstraintContract):
+    def make(self):
+        return Weighted(0.3)
+
+
+def test_a_stateful_constraint_learns_in_a_fit():
+    rng = np.random.default_rng(0)
+    data = xr.DataArray(rng.random((9, 2)) @ rng.random((2, 8)), dims=("x", "energy"))
+    model = ts.CP(2, {"pixel": [ts.NonNegative(), Weighted(0.2)], "energy": ts.NonNegative()})
+    learnt = ts.fit(data, model, progress=False)
+    plain = ts.fit(
+        data, ts.CP(2, {"pixel": [ts.NonNegative(), ts.Sparse(0.2)], "energy": ts.NonNegative()}), progress=False
+    )
+    assert learnt.converged
+    # The weights fall below one where the signal is, so the misfit ends below that of the constant strength.
+    assert learnt.explained > plain.explained

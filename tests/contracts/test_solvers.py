@@ -1,0 +1,14 @@
+"""Every solver keeps the contract."""
+
+import tensorspec as ts
+from tensorspec.testing import SolverContract
+
+
+class TestHALS(SolverContract):
+    def make(self):
+        return ts.HALS()
+
+
+class TestAOADMM(SolverContract):
+    def make(self):
+        return ts.AOADMM()
