@@ -6,8 +6,8 @@ A constraint is a frozen bag of settings.  It offers channels, and a solver uses
 - `AbstractPenalty`: a penalty with a proximal map and a value, of exactly the documented strength.
 - `AbstractQuadraticPenalty`: a quadratic, added to the normal equations, so that every solver has it for nothing.
 
-and, where it can, `Bijective`, `Resolvable`, `Stateful`, `Combinable` and `ChecksPartners`.  None of these methods is
-ever overridden twice: a class is either abstract or final.
+and, where it can, `Bijective`, `Resolvable`, `Stateful`, `Assumption`, `Combinable` and `ChecksPartners`.  None of these
+methods is ever overridden twice: a class is either abstract or final.
 
 Arrays are ``(size, columns)``, the columns being those components that the constraint acts on; a solver that works by
 column passes ``(size,)`` and the index of the column.
@@ -31,6 +31,7 @@ __all__ = [
     "AbstractHardConstraint",
     "AbstractPenalty",
     "AbstractQuadraticPenalty",
+    "Assumption",
     "Bijective",
     "ChecksPartners",
     "Combinable",
@@ -226,6 +227,14 @@ class Stateful(abc.ABC):
     @abc.abstractmethod
     def update_state(self, factor: Float[Array, "size columns"]) -> AbstractConstraint:
         """Return the constraint with its state after a sweep that ended at `factor`."""
+
+
+class Assumption(abc.ABC):
+    """A constraint that is a belief about the sample rather than a fact; `fit` reports what it changed."""
+
+    @abc.abstractmethod
+    def relaxed(self) -> AbstractConstraint:
+        """Return the constraint with its strength at zero, of the same structure."""
 
 
 class Combinable(abc.ABC):

@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import jax.numpy as jnp
-import numpy as np
-from jaxtyping import Array, Float
 
 from tensorspec.constraints.base import (
     AbstractConstraint,
     AbstractQuadraticPenalty,
+    Assumption,
     ChecksPartners,
     Context,
     Quadratic,
@@ -29,7 +28,7 @@ __all__ = ["SoftOrthogonal"]
 _STRENGTH_PER_NOISE = 0.03
 
 
-class SoftOrthogonal(AbstractQuadraticPenalty, Resolvable, ChecksPartners):
+class SoftOrthogonal(AbstractQuadraticPenalty, Assumption, Resolvable, ChecksPartners):
     """A strength times the sum over pairs of components of their inner products.
 
     A prior: it assumes that the true maps hardly overlap.  It adds a constant to the off-diagonal entries of the Gram
@@ -83,10 +82,6 @@ class SoftOrthogonal(AbstractQuadraticPenalty, Resolvable, ChecksPartners):
             raise InvalidArgument("SoftOrthogonal(strength='auto') has to be resolved first; fit does that")
         return Quadratic(self.strength * (jnp.ones((columns, columns)) - jnp.eye(columns)))
 
-    def overlap(self, factor: Float[Array, "size columns"]) -> np.ndarray:
-        """Return the largest cosine of each column with another one."""
-        values = np.asarray(factor, float)
-        norms = np.maximum(np.linalg.norm(values, axis=0), np.finfo(float).tiny)
-        cosine = (values / norms).T @ (values / norms)
-        np.fill_diagonal(cosine, 0.0)
-        return cosine.max(axis=1, initial=0.0)
+    def relaxed(self) -> SoftOrthogonal:
+        """Return the penalty at strength zero."""
+        return SoftOrthogonal(jnp.zeros_like(jnp.asarray(self.strength)), components=self.components)

@@ -132,7 +132,20 @@ def fit(
         with Progress(progress, len(starts), limits) as bar:
             best, finals = run_all(gathered, starts, seed, limits, stored, bar)
         result = finish(
-            tensors, gathered, model, losses, best, finals, recipe, digest.result(), seed, began, plan, rescale, start
+            tensors,
+            gathered,
+            model,
+            losses,
+            best,
+            finals,
+            recipe,
+            digest.result(),
+            seed,
+            began,
+            plan,
+            rescale,
+            start,
+            limits,
         )
     if stored is not None and best.status not in (Status.INTERRUPTED, Status.TIME_LIMIT):
         stored.path.unlink(missing_ok=True)

@@ -14,6 +14,7 @@ import numpy as np
 import xarray as xr
 
 from tensorspec.constraints.known import Fixed
+from tensorspec.fit.assumptions import compare_without
 from tensorspec.fit.gather import Gathered
 from tensorspec.fit.outcome import read_out
 from tensorspec.losses import AbstractLoss
@@ -22,7 +23,8 @@ from tensorspec.modes import split
 from tensorspec.problem import Problem
 from tensorspec.recipe import constructor_repr
 from tensorspec.solution import Fit, TensorRecord
-from tensorspec.solvers.loop import Run
+from tensorspec.solvers.loop import Limits, Run
+from tensorspec.solvers.status import Status
 from tensorspec.solvers.sweep import objective
 from tensorspec.starts.given import From
 
@@ -67,6 +69,7 @@ def finish(
     plan: Mapping[str, int],
     rescale: bool,
     start: Any,
+    limits: Limits,
 ) -> Fit:
     """Give the answer its labels, units and record."""
     keys, problem = list(tensors), gathered.problem
@@ -118,7 +121,12 @@ def finish(
         if len(finals) > 1
         else None,
         recipe=recipe,
-        provenance=_provenance(gathered, run, digest, seed, began, plan, rescale, outcome.order),
+        provenance=_provenance(gathered, run, digest, seed, began, plan, rescale, outcome.order)
+        | {
+            "without_assumptions": None
+            if run.status in (Status.INTERRUPTED, Status.TIME_LIMIT)
+            else compare_without(gathered, run, limits, outcome.order)
+        },
         data=dict(tensors),
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -77,9 +78,10 @@ class ModelContract:
                     factors = self.factors(shape)
                     for mode in tensor.modes:
 
-                        def half_square(value: jax.Array, mode: str = mode) -> jax.Array:
-                            model_value = model.reconstruct(tensor.modes, {**factors, mode: value})
-                            return 0.5 * tensor.weight * jnp.sum(full * jnp.square(data - model_value))
+                        def half_square(own: jax.Array, case: Any = (tensor, factors, mode, data, full)) -> jax.Array:
+                            tensor, factors, mode, data, full = case
+                            value = model.reconstruct(tensor.modes, {**factors, mode: own})
+                            return 0.5 * tensor.weight * jnp.sum(full * jnp.square(data - value))
 
                         equations = model.normal_equations(tensor, factors, mode)
                         own = factors[mode]

@@ -1,0 +1,88 @@
+"""What a prior changed: the answer without it, beside the answer.
+
+Soft orthogonality and its like are beliefs about the sample.  The data cannot tell whether a belief is right, so the
+fit is continued with its strength at zero, and how far the answer moves is part of the result.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import equinox as eqx
+import numpy as np
+
+from tensorspec.constraints.base import Assumption
+from tensorspec.constraints.compose import ModeConstraints
+from tensorspec.fit.gather import Gathered
+from tensorspec.problem import Problem
+from tensorspec.solvers.loop import Limits, Run, solve
+
+__all__ = ["compare_without"]
+
+
+def compare_without(gathered: Gathered, run: Run, limits: Limits, order: np.ndarray) -> dict[str, Any] | None:
+    """Return how the answer moves when every assumption is dropped, or None when there is none.
+
+    Parameters
+    ----------
+    gathered, run, limits
+        The problem, its answer, and when to stop.
+    order
+        Which component of the problem became which, counted from 0.
+
+    Returns
+    -------
+    dict
+        ``modes``: for each mode with an assumption, the largest cosine of each component with another, with and
+        without it.  ``moved_degrees``: for each mode, the angle between each component with and without.
+        ``misfit_change``: share by which the misfit falls without it.
+    """
+    believed = {
+        mode: rule
+        for mode, rule in run.state.constraints.items()
+        if any(isinstance(item, Assumption) for item in rule.members)
+    }
+    if not believed:
+        return None
+    relaxed = {mode: _relax(rule) for mode, rule in run.state.constraints.items()}
+    # The strengths are traced data, so this is the compiled program of the fit itself.
+    problem = Problem(gathered.problem.tensors, relaxed)
+    other = solve(gathered.model, gathered.program, problem, dict(run.state.factors), limits)
+    answer = {mode: np.asarray(value, float)[:, order] for mode, value in run.state.factors.items()}
+    without = {mode: np.asarray(value, float)[:, order] for mode, value in other.state.factors.items()}
+    misfit, lower = float(run.state.misfit), float(other.state.misfit)
+    return {
+        "modes": {
+            mode: {
+                "constraints": gathered.strengths[mode],
+                "overlap": _largest_cosine(answer[mode]).tolist(),
+                "overlap_without": _largest_cosine(without[mode]).tolist(),
+            }
+            for mode in believed
+        },
+        "moved_degrees": {mode: _angles(answer[mode], without[mode]).tolist() for mode in answer},
+        "misfit_change": (misfit - lower) / misfit if misfit > 0 else 0.0,
+        "status_without": other.status.name,
+    }
+
+
+def _relax(rule: ModeConstraints) -> ModeConstraints:
+    members = tuple(item.relaxed() if isinstance(item, Assumption) else item for item in rule.members)
+    return eqx.tree_at(lambda r: r.members, rule, members)
+
+
+def _unit(columns: np.ndarray) -> np.ndarray:
+    norms = np.linalg.norm(columns, axis=0)
+    return columns / np.where(norms > 0, norms, 1)
+
+
+def _largest_cosine(columns: np.ndarray) -> np.ndarray:
+    cosine = _unit(columns).T @ _unit(columns)
+    np.fill_diagonal(cosine, 0.0)
+    return cosine.max(axis=1, initial=0.0)
+
+
+def _angles(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Return the angle between columns in degrees, from the chord, which keeps small angles."""
+    chord = np.linalg.norm(_unit(first) - _unit(second), axis=0)
+    return np.rad2deg(2 * np.arcsin(np.clip(chord / 2, 0, 1)))
