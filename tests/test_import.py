@@ -67,17 +67,12 @@ def test_the_table_has_one_name_a_line_exported_as_itself():
 
 @pytest.mark.parametrize(
     "first",
-    [
-        "from tensorspec.fit import fit",
-        "import tensorspec.fit",
-        "import tensorspec.cli",
-        "import tensorspec as t; t.fit",
-    ],
+    ["from tensorspec.fit import fit", "import tensorspec.fit", "import tensorspec.cli", "from tensorspec import fit"],
 )
 def test_fit_is_the_function_whatever_was_imported_first(first):
     """The function shares its name with its file, and importing a file sets that name to the module."""
-    code = f"{first}\nimport tensorspec as ts\nprint(callable(ts.fit), ts.fit.__module__, ts.fit.__name__)"
-    assert run_python(code).split() == ["True", "tensorspec.fit", "fit"]
+    code = f"{first}\nimport tensorspec as ts\nprint(type(ts.fit).__name__, ts.fit.__name__)"
+    assert run_python(code).split() == ["function", "fit"]
 
 
 def test_every_name_resolves_at_once_when_asked():
