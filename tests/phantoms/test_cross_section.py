@@ -110,7 +110,7 @@ def test_probe_broadens():
 
 def test_edges_stand_at_their_energies(phantom):
     found = {
-        "Ti": ("SrTiO3", 450, 460),
+        "Ti": ("SrTiO3", 450, 458),
         "Mn": ("LaMnO3", 630, 650),
         "Fe": ("Fe3O4", 700, 716),
         "La": ("LaMnO3", 824, 842),
