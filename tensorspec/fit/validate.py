@@ -122,29 +122,24 @@ def clean(
     elif values.dtype.kind == "f" and values.dtype.itemsize > 8:
         values = values.astype(np.float64)
     values = np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("="))
-    valid = None
+    use = None if mask is None else _as_boolean(name, broadcast_to_array(mask, names, labels))
+    valid = use
     if values.dtype.kind == "f":
-        infinite = int(np.isinf(values).sum())
-        if infinite:
+        infinite = np.isinf(values) if use is None else np.isinf(values) & use
+        if infinite.any():
             raise InvalidData(
-                f"tensor {name!r} holds {infinite} infinite values, the first at {_place(np.isinf(values), tensor)}; "
-                "mask them (mask=np.isfinite(data)) or set them to NaN, which means missing"
+                f"tensor {name!r} holds {int(infinite.sum())} infinite values, the first at "
+                f"{_place(infinite, names, labels)}; mask them (mask=np.isfinite(data)) or set them to NaN, which "
+                "means missing"
             )
         missing = np.isnan(values)
-        if missing.any():
-            valid = ~missing
-    if mask is not None:
-        use = broadcast_to_array(mask, names, labels)
-        if use.dtype.kind != "b":
-            if not np.isin(use, (0, 1)).all():
-                raise InvalidData(f"the mask of tensor {name!r} has dtype {use.dtype}; expected True (use) or False")
-            use = use.astype(bool)
-        if valid is not None and (use & ~valid).any():
+        if use is not None and (missing & use).any():
             raise InvalidData(
-                f"tensor {name!r} is NaN in {int((use & ~valid).sum())} entries where the mask says True (use); "
+                f"tensor {name!r} is NaN in {int((missing & use).sum())} entries where the mask says True (use); "
                 "set the mask to False there, or give no mask: NaN means missing"
             )
-        valid = use if valid is None else valid & use
+        if use is None and missing.any():
+            valid = ~missing
     if valid is not None:
         if not valid.any():
             raise InvalidData(f"tensor {name!r} has no valid entry: every one is NaN or masked")
@@ -165,10 +160,20 @@ def _sum_of_squares(values: np.ndarray) -> float:
     )
 
 
-def _place(found: np.ndarray, tensor: xr.DataArray) -> str:
-    array = np.asarray(np.isinf(tensor.values))
-    first = np.argwhere(array)[0]
-    return ", ".join(f"{dim}={int(index)}" for dim, index in zip(tensor.dims, first, strict=True)) + " (counted from 0)"
+def _as_boolean(name: str, mask: np.ndarray) -> np.ndarray:
+    if mask.dtype.kind == "b":
+        return mask
+    if not np.isin(mask, (0, 1)).all():
+        raise InvalidData(f"the mask of tensor {name!r} has dtype {mask.dtype}; expected True (use) or False")
+    return mask.astype(bool)
+
+
+def _place(found: np.ndarray, names: tuple[str, ...], labels: Mapping[str, ModeLabels]) -> str:
+    """Return the first place that was found, by dimension."""
+    dims = [dim for name in names for dim in labels[name].dims]
+    sizes = [size for name in names for size in labels[name].shape]
+    first = np.unravel_index(int(np.argmax(found)), sizes)
+    return ", ".join(f"{dim}={int(index)}" for dim, index in zip(dims, first, strict=True)) + " (counted from 0)"
 
 
 def available_memory() -> int | None:
