@@ -87,7 +87,8 @@ def disc_pair(
     Parameters
     ----------
     kinds : (str, str)
-        Kind of each tensor, as in `discs`. Two of kind ``"edx"`` have lines at different positions.
+        Kind of each tensor, as in `discs`. Two of kind ``"edx"`` have lines at different positions, two
+        of kind ``"eels"`` the same spectra.
     counts : (float, float)
         Expected counts in each pixel, for each tensor.
     names : (str, str)
