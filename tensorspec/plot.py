@@ -11,10 +11,11 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.colors import Normalize, TwoSlopeNorm
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 from matplotlib.transforms import offset_copy
 
 from tensorspec.components import positions
@@ -31,6 +32,7 @@ SEQUENTIAL, DIVERGING = "viridis", "RdBu_r"
 MISSING, MUTED = "0.85", "0.45"
 MAP_WIDTH, CURVE_WIDTH, ROW_HEIGHT = 2.9, 4.0, 2.0  # inches
 ROUND = [1, 2, 2.5, 5, 10]  # steps of ticks
+ALIKE = 0.01  # per cent: restarts that differ by less ended at the same place
 FEW = 15  # points of a curve that are marked
 AXIS_NAMES = {"xray_energy": "X-ray energy"}  # where words are not the name with its underscores taken out
 
@@ -106,8 +108,8 @@ def plot_residual(fit: Fit, name: str | None = None, data: Any = None) -> Figure
     Returns
     -------
     figure : matplotlib.figure.Figure
-        Residuals are in units of the noise where that is known: a map without structure at 1, and a spectrum between
-        -2 and 2, mean that nothing but noise is left.
+        Residuals are root mean squares, in units of the noise where that is known: then a map and a spectrum without
+        structure, at 1, mean that nothing but noise is left.
 
     Raises
     ------
@@ -246,7 +248,7 @@ def _draw_image(ax: Axes, values: xr.DataArray, norm: Normalize) -> Axes:
     ax.set(xticks=[], yticks=[])
     ax.spines[:].set_visible(False)
     if across and unit:
-        _scale_bar(ax, across[0] * values.shape[1], unit, dark=diverging)
+        _scale_bar(ax, across[0] * values.shape[1], unit, dark=_is_bright(image))
     else:
         ax.set(xlabel=_axis_label(values, str(values.dims[1])), ylabel=_axis_label(values, str(values.dims[0])))
     bar = ax.inset_axes((1.04, 0.0, 0.05, 1.0))
@@ -262,21 +264,27 @@ def _draw_image(ax: Axes, values: xr.DataArray, norm: Normalize) -> Axes:
 
 def _draw_residual(ax: Axes, summary: xr.Dataset) -> None:
     """Draw the residual on the map mode; in units of the noise, white is what noise alone leaves."""
-    residual, in_noise = summary["residual_map"], "spectrum_noise" in summary
+    residual, in_noise = summary["residual_map"], "chi2" in summary.attrs
     residual = residual.mean([str(dim) for dim in residual.dims[:-2]], keep_attrs=True).squeeze()
     unit = "residual / noise" if in_noise else str(residual.attrs.get("units") or "signal")
-    note = f"$\\chi^2$ per entry {summary.attrs['chi2']:.3f}" if in_noise else ""
+    note = f"$\\chi^2$ per degree of freedom {summary.attrs['chi2']:.3f}" if in_noise else ""
     if residual.ndim < 2:
         _draw_curve(ax, residual, COLOURS[0], last=True, unit=unit)
-        ax.set_title(note, loc="right", fontsize="small", color=MUTED)
+        ax.text(0.03, 0.04, note, transform=ax.transAxes, fontsize="small", color=MUTED)
         return
-    norm = TwoSlopeNorm(1.0, 0.0, max(2.0, float(residual.max()))) if in_noise else _norm(residual)
-    _draw_image(ax, residual, norm).set_ylabel(unit, fontsize="small")
+    high = max(2.0, float(residual.max()))
+    bar = _draw_image(ax, residual, TwoSlopeNorm(1.0, 0.0, high) if in_noise else _norm(residual))
+    bar.set_ylabel(unit, fontsize="small")
+    if in_noise:
+        above = [
+            tick for tick in MaxNLocator(3, steps=ROUND).tick_values(1, high) if 1 + 0.2 * (high - 1) < tick <= high
+        ]
+        bar.yaxis.set_major_locator(FixedLocator([0, 1, *above]))
     ax.text(0, -0.03, note, transform=ax.transAxes, va="top", fontsize="small", color=MUTED)
 
 
 def _draw_spectra(top: Axes, bottom: Axes, summary: xr.Dataset) -> None:
-    """Draw the spectra of data and model, and their difference below."""
+    """Draw the spectra of data and model, and below them the residual at every channel."""
     measured, model = summary["data_spectrum"], summary["model_spectrum"]
     measured, model = _projected(measured, 1), _projected(model, 1)
     dim = str(measured.dims[0])
@@ -287,16 +295,14 @@ def _draw_spectra(top: Axes, bottom: Axes, summary: xr.Dataset) -> None:
     top.set_ylabel(f"{measured.attrs.get('units', 'signal')}, summed")
     top.legend(frameon=False, fontsize="small")
     top.tick_params(labelbottom=False)
-    difference = np.asarray(measured - model)
-    if "spectrum_noise" in summary and summary["spectrum_noise"].ndim == 1:
-        noise = np.asarray(summary["spectrum_noise"])
-        difference = np.divide(difference, noise, out=np.zeros_like(difference), where=noise > 0)
-        bottom.axhspan(-2, 2, color="0.9", linewidth=0)
-        bottom.set_ylabel("residual\n/ noise")
-    else:
-        bottom.set_ylabel("residual")
-    bottom.axhline(0, color=MUTED, linewidth=0.6)
-    bottom.plot(x, difference, color=COLOURS[1], linewidth=0.8, drawstyle="steps-mid")
+    residual, in_noise = summary["residual_spectrum"], "chi2" in summary.attrs
+    residual = residual.mean([str(dim) for dim in residual.dims[:-1]])
+    bottom.axhline(1.0 if in_noise else 0.0, color=MUTED, linewidth=0.6)
+    bottom.plot(x, residual, color=COLOURS[1], linewidth=0.8, drawstyle="steps-mid")
+    bottom.set_ylabel("residual\n/ noise" if in_noise else "residual")
+    if in_noise:
+        low, high = float(residual.min()), float(residual.max())
+        bottom.set_ylim(min(0.8, low) - 0.05, max(1.2, high) + 0.05)
     bottom.set_xlabel(_axis_label(measured, dim))
     top.margins(x=0)
     if np.nanmin(measured) >= 0:
@@ -312,8 +318,18 @@ def _draw_spread(ax: Axes, final: np.ndarray) -> None:
     ax.plot(np.arange(1, final.size + 1), above, "o", color=COLOURS[0], markersize=5)
     ax.plot(int(np.nanargmin(final)) + 1, 0, "o", color=COLOURS[1], markersize=7, label="kept")
     ax.set(xlabel="restart", ylabel="above the best (%)" if best else "above the best")
+    if best and np.nanmax(above) < ALIKE:
+        ax.set_ylim(-0.05 * ALIKE, ALIKE)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.legend(frameon=False, fontsize="small")
+
+
+def _is_bright(image: AxesImage) -> bool:
+    """Whether the lower left corner of an image is so bright that dark letters stand out better."""
+    array = np.ma.asarray(image.get_array())
+    corner = array[-max(array.shape[0] // 4, 1) :, : max(array.shape[1] // 3, 1)]
+    colours = np.asarray(image.cmap(image.norm(corner)))[..., :3]
+    return bool((colours @ np.array([0.299, 0.587, 0.114])).mean() > 0.55)
 
 
 def _scale_bar(ax: Axes, width: float, unit: str, dark: bool) -> None:

@@ -13,9 +13,10 @@ from tensorspec.noise import NoiseModel
 if TYPE_CHECKING:
     from tensorspec.solution import Fit, TensorRecord
 
-__all__ = ["summarise"]
+__all__ = ["describe", "summarise"]
 
 BLOCK = 8_000_000  # entries of data held as float64 at once
+CHI2_NOISE = (0.95, 1.05)  # per entry: what noise alone leaves, as far as a noise level is ever known
 
 
 def summarise(fit: Fit, name: str, data: Any = None) -> xr.Dataset:
@@ -34,10 +35,10 @@ def summarise(fit: Fit, name: str, data: Any = None) -> xr.Dataset:
     -------
     summary : Dataset
         ``data_spectrum`` and ``model_spectrum``, on the signal mode: sums over all other modes, over the entries that
-        are valid, in units of the data.  ``spectrum_noise``: standard deviation of ``data_spectrum``.
-        ``residual_map``, on the map mode: root mean square of the residual in units of the noise, 1 where the model
-        leaves nothing but noise.  ``attrs["noise"]`` says which noise; where none is known ``residual_map`` is in units
-        of the data, and ``spectrum_noise`` is absent.
+        are valid, in units of the data.  ``residual_map``, on the map mode, and ``residual_spectrum``, on the signal
+        mode: root mean square of the residual in units of the noise, 1 where the model leaves nothing but noise.
+        ``attrs["noise"]`` says which noise, ``attrs["chi2"]`` is chi-squared per degree of freedom; where no noise is
+        known, both are absent and residuals are in units of the data.
 
     Raises
     ------
@@ -60,17 +61,21 @@ def summarise(fit: Fit, name: str, data: Any = None) -> xr.Dataset:
         for key, parts in sums.items()
     }
     whole = {key: part.transpose(*[dim for dim in record.dims if dim in part.dims]) for key, part in whole.items()}
-    count, squares = whole.pop("map_count"), whole.pop("map_squares")
-    scale = whole.pop("map_variance") if noise else count
-    misfit = (squares / scale.where(scale > 0)).where(count > 0) ** 0.5
     title = "root mean square residual" + (" over noise" if noise else "")
-    summary = {"residual_map": _described(misfit, title, "" if noise else record.unit)}
+    summary = {}
+    for where in ("map", "spectrum"):
+        expected = whole[f"{where}_variance" if noise else f"{where}_count"]
+        ratio = (whole[f"{where}_squares"] / expected.where(expected > 0)).where(whole[f"{where}_count"] > 0)
+        summary[f"residual_{where}"] = _described(ratio**0.5, title, "" if noise else record.unit)
     for key, title in (("data_spectrum", "data"), ("model_spectrum", "model")):
         summary[key] = _described(whole[key], title, record.unit)
+    attrs: dict[str, Any] = {}
     if noise:
-        deviation = whole["spectrum_variance"] ** 0.5
-        summary["spectrum_noise"] = _described(deviation, "noise, standard deviation", record.unit)
-    return xr.Dataset(summary, attrs={"noise": described, "chi2": float(squares.sum() / scale.sum())} if noise else {})
+        entries = float(whole["map_count"].sum())
+        free = max(entries - _parameters(fit, name), 1.0)
+        chi2 = float(whole["map_squares"].sum() / whole["map_variance"].sum()) * entries / free
+        attrs = {"noise": described, "chi2": chi2}
+    return xr.Dataset(summary, attrs=attrs)
 
 
 def _sums(
@@ -96,6 +101,8 @@ def _sums(
     result = {
         "map_count": valid.sum(off_map),
         "map_squares": squares.sum(off_map),
+        "spectrum_count": valid.sum(off_signal),
+        "spectrum_squares": squares.sum(off_signal),
         "data_spectrum": block.sum(off_signal),
         "model_spectrum": model.sum(off_signal),
     }
@@ -103,6 +110,13 @@ def _sums(
         variance = xr.where(valid, noise.variance(model), 0.0)
         result |= {"map_variance": variance.sum(off_map), "spectrum_variance": variance.sum(off_signal)}
     return result
+
+
+def _parameters(fit: Fit, name: str) -> float:
+    """Return how many numbers were fitted to a tensor; those that tensors share count in equal parts."""
+    modes = fit.tensors[name].modes
+    sharing = {mode: sum(mode in record.modes for record in fit.tensors.values()) for mode in modes}
+    return fit.rank * (sum(fit.modes[mode].size / sharing[mode] for mode in modes) - (len(modes) - 1))
 
 
 def _noise(fit: Fit, name: str, record: TensorRecord) -> tuple[NoiseModel | None, str]:
@@ -123,3 +137,57 @@ def _noise(fit: Fit, name: str, record: TensorRecord) -> tuple[NoiseModel | None
 def _described(array: xr.DataArray, long_name: str, unit: str) -> xr.DataArray:
     array.attrs = {"long_name": long_name} | ({"units": unit} if unit else {})
     return array
+
+
+def describe(summary: xr.Dataset) -> list[str]:
+    """Return what a residual summary says, in sentences.
+
+    Parameters
+    ----------
+    summary : Dataset
+        As `summarise` returns it.
+
+    Returns
+    -------
+    sentences : list of str
+
+    Examples
+    --------
+    >>> at = {"energy_loss": ("energy_loss", [10.0, 20.0], {"units": "eV"})}
+    >>> spectrum = xr.DataArray([1.0, 1.4], dims="energy_loss", coords=at)
+    >>> parts = {"residual_spectrum": spectrum, "residual_map": xr.DataArray([1.0, 1.0, 1.3], dims="x")}
+    >>> for sentence in describe(xr.Dataset(parts, attrs={"chi2": 1.5, "noise": "as given"})):
+    ...     print(sentence)
+    Chi-squared per degree of freedom is 1.500: more is left than noise (a component too few, or noise under-estimated).
+    The residual is largest at energy_loss 20 eV (1.40 times the noise) and at x 3 (1.30 times).
+    Noise: as given.
+    """
+    if "chi2" not in summary.attrs:
+        return ["The noise of these data is not known, so nobody can say how much of the residual is signal."]
+    chi2 = float(summary.attrs["chi2"])
+    low, high = CHI2_NOISE
+    verdict = "what is left is noise"
+    if chi2 > high:
+        verdict = "more is left than noise (a component too few, or noise under-estimated)"
+    elif chi2 < low:
+        verdict = "less is left than noise (components that fit noise, or noise over-estimated)"
+    (channel, most), (pixel, largest) = _largest(summary["residual_spectrum"]), _largest(summary["residual_map"])
+    return [
+        f"Chi-squared per degree of freedom is {chi2:.3f}: {verdict}.",
+        f"The residual is largest at {channel} ({most:.2f} times the noise) and at {pixel} ({largest:.2f} times).",
+        f"Noise: {summary.attrs['noise']}.",
+    ]
+
+
+def _largest(residual: xr.DataArray) -> tuple[str, float]:
+    """Return where an array is largest, in words, and its value there."""
+    places = {dim: int(at) for dim, at in residual.fillna(0).argmax(...).items()}
+    words = []
+    for dim, at in places.items():
+        if dim in residual.coords:
+            coord = residual.coords[dim]
+            number = f"{coord.values[at]:g}" if coord.dtype.kind in "iuf" else str(coord.values[at])
+            words.append(f"{dim} {number} {coord.attrs.get('units', '')}".rstrip())
+        else:
+            words.append(f"{dim} {at + 1}")
+    return ", ".join(words), float(residual[places])
