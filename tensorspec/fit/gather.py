@@ -89,7 +89,9 @@ def gather(
         for key, c in cleaned.items()
     }
     scales = {key: 1 / c.rms if rescale else 1.0 for key, c in cleaned.items()}
-    needs_noise = len(keys) > 1 or any("auto" in jax.tree.leaves(items) for items in constraints.values())
+    needs_noise = len(keys) > 1 or any(
+        isinstance(leaf, str) for items in constraints.values() for leaf in jax.tree.leaves(items)
+    )
     noise = {key: _noise(tensors[key], cleaned[key], entry[key], model.rank) if needs_noise else None for key in keys}
     found = _tensor_weights(weights, keys, cleaned, scales, noise)
     level = _noise_level(keys, cleaned, found, noise) if needs_noise else float("nan")
