@@ -314,7 +314,7 @@ class Fit:
 
     def transform(self, new_data: Any, mode: str | None = None) -> xr.DataArray:
         """Fit new samples of one mode, by default the pixels, with all other factors held."""
-        from tensorspec.fit import transform
+        from tensorspec.fit.transform import transform
 
         return transform(self, new_data, mode)
 

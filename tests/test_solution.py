@@ -321,5 +321,5 @@ def test_transform_asks_the_engine(single, monkeypatch):
     import sys
 
     engine = SimpleNamespace(transform=lambda fit, new, mode: (fit, new, mode))
-    monkeypatch.setitem(sys.modules, "tensorspec.fit", engine)
+    monkeypatch.setitem(sys.modules, "tensorspec.fit.transform", engine)
     assert single.transform("new", mode="pixel") == (single, "new", "pixel")
