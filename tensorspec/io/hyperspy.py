@@ -154,7 +154,7 @@ def _metadata(attrs: Mapping[str, Any], signal_type: str) -> dict[str, Any]:
     energy = attrs.get("beam_energy_keV")
     instrument = metadata["Acquisition_instrument"] = dict(_node(metadata, "Acquisition_instrument"))
     if energy and not ({"TEM", "SEM"} & set(instrument)):
-        instrument["TEM" if energy >= SCANNING_LIMIT_KEV else "SEM"] = {"beam_energy": float(energy)}
+        instrument["SEM" if signal_type == "EDS_SEM" else "TEM"] = {"beam_energy": float(energy)}
     return metadata
 
 
@@ -166,12 +166,7 @@ def _signal_type(spectra: xr.DataArray, attrs: Mapping[str, Any]) -> str:
 
 
 def _axis(values: xr.DataArray, dim: str, navigate: bool) -> dict[str, Any]:
-    described = {
-        "name": AXIS_NAMES.get(dim, dim),
-        "navigate": navigate,
-        "size": values.sizes[dim],
-        "is_binned": not navigate and dim in AXIS_NAMES,
-    }
+    described = {"name": AXIS_NAMES.get(dim, dim), "navigate": navigate, "size": values.sizes[dim]}
     coord = values.coords.get(dim)
     if coord is None or coord.dtype.kind not in "uif":
         return described | ({"offset": 1.0, "scale": 1.0} if dim == "component" else {})

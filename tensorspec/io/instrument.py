@@ -187,7 +187,6 @@ def _describe(entry: dict[str, Any], path: Path) -> _Signal:
     described = list(entry.get("axes") or [])
     if data.dtype.names == ("R", "G", "B"):
         data = np.stack([data[colour] for colour in data.dtype.names], axis=-1)
-        described = [*({key: axis[key] for key in axis if key != "index_in_array"} for axis in described)]
         described.append({"name": "rgb", "size": 3, "navigate": False})
     attrs = {**attributes(metadata, data.dtype), "original_filename": path.name}
     signal_type = attrs.get("signal_type", "")

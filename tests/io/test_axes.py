@@ -151,6 +151,27 @@ def named(signal_type: str, *axes: dict) -> dict[str, int]:
             {"beam_energy": 0, "energy_loss": 1},
             id="two energies",
         ),
+        pytest.param(
+            "",
+            [axis("Energy", 3, "keV", True), axis("Energy loss", 9, "eV", True)],
+            {"energy": 0, "energy_loss": 1},
+            id="the energy loss of two energies",
+        ),
+        pytest.param(
+            "",
+            [axis("Energy b", 9, "eV", False), axis("Energy a", 3, "eV", True)],
+            {"energy_a": 1, "energy_b": 0},
+            id="the energy that is marked as signal",
+        ),
+        pytest.param(
+            "EELS",
+            [axis("x", 3, "mrad", True), axis("Energy loss", 9, "eV", False)],
+            {"kx": 0, "energy_loss": 1},
+            id="angles are no places",
+        ),
+        pytest.param(
+            "", [axis("y", 3, "nm", True), axis("x", 2, "nm", False)], {"y": 0, "x": 1}, id="half-marked image"
+        ),
     ],
 )
 def test_names_and_order(signal_type: str, axes: list[dict], expected: dict[str, int]):
@@ -159,7 +180,7 @@ def test_names_and_order(signal_type: str, axes: list[dict], expected: dict[str,
 
 
 @pytest.mark.parametrize(
-    ("signal_type", "units", "expected", "first"),
+    ("kind", "units", "expected", "first"),
     [
         ("EELS", "keV", "eV", 1000.0),
         ("EELS", "eV", "eV", 1.0),
@@ -167,10 +188,13 @@ def test_names_and_order(signal_type: str, axes: list[dict], expected: dict[str,
         ("EDS_TEM", "eV", "keV", 0.001),
         ("EDS_TEM", "kev", "keV", 1.0),
         ("", "keV", "keV", 1.0),
+        ("Energy loss", "keV", "eV", 1000.0),
+        ("X-ray energy", "eV", "keV", 0.001),
     ],
 )
-def test_energies_are_converted(signal_type: str, units: str, expected: str, first: float):
-    dims = arrange(read_axes([axis("Energy", 3, units)], (3,)), signal_type)
+def test_energies_are_converted(kind: str, units: str, expected: str, first: float):
+    name, signal_type = (kind, "") if "nergy" in kind else ("Energy", kind)
+    dims = arrange(read_axes([axis(name, 3, units)], (3,)), signal_type)
     ((_, found),) = dims.values()
     assert found.units == expected
     assert found.values is not None
@@ -192,6 +216,8 @@ def test_stated_indices_are_used_unless_they_contradict_the_array():
     assert [each.name for each in read_axes(wrong, (3, 2, 9))] == ["y", "x", "E"]
     square = [axis("y", 3, "nm", index_in_array=1), axis("x", 3, "nm", index_in_array=0)]
     assert [each.name for each in read_axes(square, (3, 3))] == ["y", "x"]
+    nameless_order = [axis("a", 3, index_in_array=1), axis("b", 3, index_in_array=0)]
+    assert [each.name for each in read_axes(nameless_order, (3, 3))] == ["b", "a"]
     from_the_end = [axis("E", 9, index_in_array=-1), axis("y", 3, index_in_array=0)]
     assert [each.name for each in read_axes(from_the_end, (3, 9))] == ["y", "E"]
 

@@ -191,7 +191,8 @@ def test_round_trip_to_cliff_lorimer(spectrum_image: Any, components: np.ndarray
 
 
 def test_signals_of_components(spectrum_image: Any, components: np.ndarray, maps: np.ndarray):
-    signals = to_hyperspy(fitted(from_hyperspy(spectrum_image), components, maps))
+    edx = from_hyperspy(spectrum_image)
+    signals = to_hyperspy(fitted(edx, components, maps))
     assert set(signals) == {"spectra", "maps"}
     spectra, images = signals["spectra"], signals["maps"]
     component, energy = spectra.axes_manager[0], spectra.axes_manager[1]
@@ -205,6 +206,9 @@ def test_signals_of_components(spectrum_image: Any, components: np.ndarray, maps
     assert [(axis.name, axis.units) for axis in images.axes_manager.signal_axes] == [("x", "nm"), ("y", "nm")]
     assert images.axes_manager["x"].offset == 10
     assert images.metadata.Sample.elements == ["Fe", "Pt"]
+    images.metadata.Sample.elements.append("C")
+    spectra.metadata.Signal.quantity = "something else"
+    assert edx.attrs["metadata"] == METADATA
 
 
 def test_line_scans_give_profiles(components: np.ndarray):

@@ -254,9 +254,12 @@ def test_what_a_generic_reader_lacks_is_not_the_cause(tmp_path: Path, monkeypatc
         return call(plugin, *arguments)
 
     monkeypatch.setattr(readers, "_call", without_nexus)
-    (tmp_path / "damaged.h5").write_bytes(b"0" * 1000)
+    for extension in ("h5", "nxs"):
+        (tmp_path / f"damaged.{extension}").write_bytes(b"0" * 1000)
     with pytest.raises(UnreadableFile, match="damaged.*NeXus: No module named 'xyz'"):
         load(tmp_path / "damaged.h5")
+    with pytest.raises(MissingDependency, match="'xyz'"):
+        load(tmp_path / "damaged.nxs")
 
 
 # One line a signal: file, signal, sizes, units by dimension, type, beam energy, sum of all values.
@@ -360,6 +363,12 @@ def test_a_map_file_with_images_is_ambiguous(shared_data: Path):
     assert "signal='EDX' or signal=3" in str(caught.value)
     with pytest.raises(UnknownName, match="'EDS'.*Did you mean 'EDX'"):
         load(path, "EDS")
+
+
+def test_readers_tell_all_signals_and_nothing_beside_the_file(shared_data: Path):
+    names = [info.name for info in signals(shared_data / "formats" / "sparc-hyperspectral.h5")]
+    assert names[1:] == ["Secondary electrons concurrent", "Secondary electrons survey"]
+    assert signals(shared_data / "formats" / "renishaw_test_map.wdf").notes == ()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is limited as Linux does it")

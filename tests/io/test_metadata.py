@@ -42,6 +42,7 @@ def test_tags_are_found_as_readers_write_their_paths():
         "Image Tags.Microscope Info": ("TEM.microscope", lambda tags: tags.get_item("Name")),
         "Image Tags.EELS": ("TEM.exposure", lambda tags: tags["Exposure_s"] * ("Exposure_s" in tags.keys())),
         "Image Tags.Absent.Tag": ("General.absent", None),
+        "Image Tags.Absent": ("General.never", str),
         "Image Tags.EELS.Exposure (s).below": ("General.below", None),
         "Image Tags": ("General.broken", lambda tags: tags["no such"]),
         "Image Tags.EELS.Exposure (s)": ("General.nothing", lambda value: None),
