@@ -159,8 +159,8 @@ def named(signal_type: str, *axes: dict) -> dict[str, int]:
         ),
         pytest.param(
             "",
-            [axis("Energy b", 9, "eV", False), axis("Energy a", 3, "eV", True)],
-            {"energy_a": 1, "energy_b": 0},
+            [axis("Energy a", 3, "eV", True), axis("Energy b", 9, "eV", False)],
+            {"energy_a": 0, "energy_b": 1},
             id="the energy that is marked as signal",
         ),
         pytest.param(
