@@ -13,7 +13,7 @@ a vector that sums to zero over the modes of every tensor (the null space of the
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import jax.numpy as jnp
 import numpy as np
@@ -39,7 +39,8 @@ class Normalisation:
     exponents
         For every mode that takes part, the power of the norm that it is multiplied by when scale moves.
     free
-        Whether moving scale changes no penalty, so that a step may ignore the norm and move the scale afterwards.
+        Whether moving scale changes no penalty, neither itself nor through a norm that it would disturb, so that a step
+        may ignore the norm and move the scale afterwards.
     """
 
     modes: tuple[str, ...]
@@ -138,18 +139,30 @@ def plan_scale(
         raise UnknownMode(f"scale={scale!r}: these data have modes {modes}.{suggest(scale, modes)}")
     holders = {mode: [k for k, tensor in enumerate(tensors) if mode in tensor] for mode in modes}
     main, carriers = _choose_carriers(tensors, modes, holders, fixed, scale)
+    partners = _choose_partners(tensors, holders, main, fixed)
     found: dict[tuple[tuple[str, ...], tuple[int | None, ...], tuple[tuple[str, int], ...]], list[bool]] = {}
     for column in range(rank):
-        for key in _normalise_column(tensors, modes, holders, main, carriers, {m for m in modes if fixed[m][column]}):
+        held = {mode for mode in modes if fixed[mode][column]}
+        for key in _normalise_column(tensors, modes, main, carriers, partners, held):
             found.setdefault(key, [False] * rank)[column] = True
     items = [
-        Normalisation(
-            names, weights, tuple(columns), exponents, free=all(scale_free[mode] for mode, power in exponents if power)
-        )
+        Normalisation(names, weights, tuple(columns), exponents, all(scale_free[mode] for mode, _ in exponents))
         for (names, weights, exponents), columns in found.items()
     ]
-    items.sort(key=lambda item: len(item.modes))
+    items = _settle_free(sorted(items, key=lambda item: len(item.modes)))
     return ScalePlan(carriers, tuple(items), _order_blocks(modes, main, carriers, items))
+
+
+def _settle_free(items: list[Normalisation]) -> list[Normalisation]:
+    """Return the normalisations with `free` withdrawn where moving scale would break a norm that is not free."""
+    while True:
+        bound = {mode for item in items if not item.free for mode in item.modes}
+        settled = [
+            replace(item, free=item.free and not any(mode in bound for mode, _ in item.exponents)) for item in items
+        ]
+        if settled == items:
+            return items
+        items = settled
 
 
 def _choose_carriers(
@@ -176,31 +189,42 @@ def _choose_carriers(
     return main, tuple(main if main in tensor else last_free(tensor) for tensor in tensors)
 
 
+def _choose_partners(
+    tensors: Sequence[tuple[str, ...]],
+    holders: Mapping[str, list[int]],
+    main: str,
+    fixed: Mapping[str, tuple[bool, ...]],
+) -> dict[str, int]:
+    """Return the modes that are normalised jointly, each with its tensor; none where the carrier is not shared.
+
+    A tensor offers one mode for all components: two modes of one tensor could not be updated together.
+    """
+    found: dict[str, int] = {}
+    for k in holders[main]:
+        private = [mode for mode in tensors[k] if holders[mode] == [k] and mode != main]
+        if private:
+            found[min(reversed(private), key=lambda mode: sum(fixed[mode]))] = k
+    return found if 1 < len(holders[main]) == len(found) else {}
+
+
 def _normalise_column(
     tensors: Sequence[tuple[str, ...]],
     modes: list[str],
-    holders: Mapping[str, list[int]],
     main: str,
     carriers: tuple[str, ...],
+    partners: Mapping[str, int],
     fixed: set[str],
 ) -> list[tuple[tuple[str, ...], tuple[int | None, ...], tuple[tuple[str, int], ...]]]:
     """Return the normalisations of one component: modes, weights and exponents of each."""
     found = []
-    joint: dict[str, int] = {}
-    if len(holders[main]) > 1 and main not in fixed:
-        for k in holders[main]:
-            private = [m for m in tensors[k] if holders[m] == [k] and m != main and m not in fixed]
-            if private:
-                joint[private[-1]] = k
-        if len(joint) < len(holders[main]):
-            joint = {}
+    joint = {} if main in fixed or fixed & set(partners) else partners
     movable = [mode for mode in dict.fromkeys((*carriers, *joint)) if mode not in fixed]
     for mode in modes:
         if mode in carriers or mode in joint or mode in fixed:
             continue
         done = {names[0] for names, _, _ in found}
         others = [m for m in modes if m != mode and m not in fixed and m not in done]
-        exponents = _exponents(tensors, modes, mode, movable) or _exponents(tensors, modes, mode, others)
+        exponents = _exponents(tensors, mode, movable) or _exponents(tensors, mode, others)
         if exponents is not None:
             found.append(((mode,), (None,), exponents))
     if joint:
@@ -209,21 +233,23 @@ def _normalise_column(
     return found
 
 
-def _exponents(
-    tensors: Sequence[tuple[str, ...]], modes: list[str], mode: str, movable: list[str]
-) -> tuple[tuple[str, int], ...] | None:
-    """Return whole exponents that take the norm out of a mode and keep every tensor unchanged, or None."""
-    incidence = np.array([[float(mode in tensor) for mode in modes] for tensor in tensors])
-    column = {mode: k for k, mode in enumerate(modes)}
-    target = incidence[:, column[mode]]
-    matrix = incidence[:, [column[name] for name in movable]]
-    if not movable:
+def _exponents(tensors: Sequence[tuple[str, ...]], mode: str, movable: list[str]) -> tuple[tuple[str, int], ...] | None:
+    """Return whole exponents that take the norm out of a mode and keep every tensor unchanged, or None.
+
+    The scale goes into as few modes as possible, those named first before others.
+    """
+    incidence = np.array([[float(name in tensor) for name in (*movable, mode)] for tensor in tensors])
+    matrix, target = incidence[:, :-1], incidence[:, -1]
+    basis: list[int] = []
+    for k in range(len(movable)):
+        if np.linalg.matrix_rank(matrix[:, [*basis, k]]) > len(basis):
+            basis.append(k)
+    if not basis:
         return None
-    solution = np.linalg.lstsq(matrix, target, rcond=None)[0]
-    whole = np.rint(solution)
-    if not np.allclose(matrix @ whole, target):
+    whole = np.rint(np.linalg.lstsq(matrix[:, basis], target, rcond=None)[0])
+    if not np.allclose(matrix[:, basis] @ whole, target):
         return None
-    return ((mode, -1), *((name, int(power)) for name, power in zip(movable, whole, strict=True) if power))
+    return ((mode, -1), *((movable[k], int(power)) for k, power in zip(basis, whole, strict=True) if power))
 
 
 def _order_blocks(

@@ -97,7 +97,7 @@ class HALS(AbstractSolver):
                     jnp.where(norm[column] > 0, sphere, loose)
                     for norm, sphere, loose in zip(norms, held, plain, strict=True)
                 ]
-            return tuple(rows.at[column].set(new) for rows, new in zip(current, plain, strict=True))
+            return tuple(rows.at[column].set(new.astype(rows.dtype)) for rows, new in zip(current, plain, strict=True))
 
         def one_pass(_: Array, current: tuple[Array, ...]) -> tuple[Array, ...]:
             return jax.lax.fori_loop(0, rank, one_column, current)
@@ -137,32 +137,49 @@ def _held_columns(
     norms: Sequence[Array],
     column: Array,
 ) -> list[Array]:
-    """Return the minimisers of a column over the block under the joint unit norm (cones and norms)."""
+    """Return better columns of a block under the joint unit norm (cones and norms), the best where that is known."""
     weights = [norm[column] for norm in norms]
+    curvature = [item[1] for item in free]
     pulled = [rule.prox(linear, 1.0, column) for (linear, _), rule in zip(free, constraints, strict=True)]
-    # Where everything is thresholded away the minimiser is the single most favourable entry.
-    single = [
-        _largest_entry(rule.prox(linear, 0.0, column)) for (linear, _), rule in zip(free, constraints, strict=True)
+    if len(free) == 1 and curvature[0].ndim == 0:
+        # The quadratic term is a number, so the linear one decides.
+        single = _favourable_entry(free[0][0], constraints[0], column)
+        raw = [jnp.where(jnp.any(pulled[0] != 0), pulled[0], single)]
+        return _to_unit_norm(raw, own, weights)
+    shift = _secular_root(pulled, curvature, weights)
+    shifted = [g + shift * weight for g, weight in zip(curvature, weights, strict=True)]
+    raw = [p / jnp.where(d > 0, d, 1) for p, d in zip(pulled, shifted, strict=True)]
+    # Left of a pole the root is no minimum: there, the minimiser of a bound that touches the objective at the old
+    # column, its curvature raised to the same multiple of the norm's weights in every entry.
+    steepest = jnp.max(jnp.stack([jnp.max(g) / _positive(w) for g, w in zip(curvature, weights, strict=True)]))
+    bound = [
+        rule.prox(linear + (steepest * weight - g) * old, 1.0, column) / _positive(weight)
+        for (linear, g), rule, old, weight in zip(free, constraints, own, weights, strict=True)
     ]
-    nothing = sum(jnp.sum(jnp.abs(value)) for value in pulled) == 0
-    pulled = [jnp.where(nothing, one, value) for one, value in zip(single, pulled, strict=True)]
-    scalar = all(curvature.ndim == 0 for _, curvature in free)
-    if scalar and len(free) == 1:
-        raw = [pulled[0]]
-    else:
-        shift = _secular_root(pulled, [curvature for _, curvature in free], weights)
-        raw = [
-            value / jnp.where(curvature + shift * weight > 0, curvature + shift * weight, 1)
-            for value, (_, curvature), weight in zip(pulled, free, weights, strict=True)
-        ]
-    norm = jnp.sqrt(sum(weight * jnp.sum(jnp.square(value)) for weight, value in zip(weights, raw, strict=True)))
-    ok = jnp.isfinite(norm) & (norm > 0)
-    return [jnp.where(ok, value / jnp.where(ok, norm, 1), old) for value, old in zip(raw, own, strict=True)]
+    convex = jnp.all(jnp.stack([jnp.min(d) >= 0 for d in shifted]))
+    return _to_unit_norm([jnp.where(convex, a, b) for a, b in zip(raw, bound, strict=True)], own, weights)
 
 
-def _largest_entry(values: Array) -> Array:
-    """Return the values with all but the largest in size set to zero."""
-    return jnp.where(jnp.arange(values.size) == jnp.argmax(jnp.abs(values)), values, 0)
+def _to_unit_norm(values: Sequence[Array], own: Sequence[Array], weights: Sequence[Array]) -> list[Array]:
+    """Return the columns with the joint norm brought to one; the old ones where there is nothing to scale."""
+    norm = jnp.sqrt(sum(weight * jnp.sum(jnp.square(value)) for weight, value in zip(weights, values, strict=True)))
+    usable = jnp.isfinite(norm) & (norm > 0)
+    return [jnp.where(usable, value / jnp.where(usable, norm, 1), old) for value, old in zip(values, own, strict=True)]
+
+
+def _positive(weight: Array) -> Array:
+    """Return a weight, or one for a mode whose column is not held."""
+    return jnp.where(weight > 0, weight, 1)
+
+
+def _favourable_entry(linear: Array, rule: ModeConstraints, column: Array) -> Array:
+    """Return the signed unit vector that the linear term likes best: the minimiser where all is thresholded away."""
+    ones = jnp.ones_like(linear)
+    up = jnp.where(rule.prox(ones, 0.0, column) > 0, linear, -jnp.inf)
+    down = jnp.where(rule.prox(-ones, 0.0, column) < 0, -linear, -jnp.inf)
+    best = jnp.argmax(jnp.maximum(up, down))
+    sign = jnp.where(up[best] >= down[best], 1, -1)
+    return jnp.where((jnp.arange(linear.size) == best) & jnp.any(linear != 0), sign, 0).astype(linear.dtype)
 
 
 def _secular_root(pulled: Sequence[Array], curvature: Sequence[Array], weights: Sequence[Array]) -> Array:
@@ -188,7 +205,7 @@ def _secular_root(pulled: Sequence[Array], curvature: Sequence[Array], weights: 
         derivative = -2 * jnp.sum(jnp.square(share) * slope / denominator)
         low, high = jnp.where(square >= 1, at, low), jnp.where(square >= 1, high, at)
         newton = at + 2 * (square - square**1.5) / jnp.where(derivative < 0, derivative, -1)
-        inside = (newton > low) & (newton < high)
+        inside = (newton >= low) & (newton <= high)
         return low, high, jnp.where(inside, newton, 0.5 * (low + high))
 
     return jax.lax.fori_loop(0, 15, body, (low, high, low))[2]

@@ -170,11 +170,12 @@ def _block_norms(block: BlockPlan, plan: ScalePlan, weights: list[Array]) -> lis
         return None
     norms = []
     for mode, columns in zip(block.modes, block.held, strict=True):
-        weight: Any = 1.0
+        norm = jnp.zeros(len(columns), jnp.float64)
         for item in plan.of_block(block.modes):
-            if mode in item.modes and item.tensors[item.modes.index(mode)] is not None:
-                weight = weights[item.tensors[item.modes.index(mode)]]  # type: ignore[index]
-        norms.append(jnp.where(jnp.asarray(columns), weight, 0.0))
+            if mode in item.modes and not item.free:
+                tensor = item.tensors[item.modes.index(mode)]
+                norm = jnp.where(jnp.asarray(item.columns), 1.0 if tensor is None else weights[tensor], norm)
+        norms.append(norm)
     return norms
 
 
