@@ -14,7 +14,17 @@ from tensorspec.modes import from_arrays
 if TYPE_CHECKING:
     from tensorspec.solution import Fit
 
-__all__ = ["cancels", "marginal", "measured", "model_block", "reconstruct", "residual", "shares", "totals"]
+__all__ = [
+    "cancels",
+    "marginal",
+    "measured",
+    "model_block",
+    "reconstruct",
+    "residual",
+    "shares",
+    "totals",
+    "used_entries",
+]
 
 CANCELLATION = 0.5  # of the sum of magnitudes
 
@@ -151,11 +161,19 @@ def measured(fit: Fit, name: str, data: Any = None) -> xr.DataArray:
     return tensor
 
 
+def used_entries(fit: Fit, name: str) -> xr.DataArray | None:
+    """Return the mask of a tensor, True where an entry was used, without coordinates; None where there was none."""
+    mask = fit.masks.get(name)
+    return None if mask is None else mask.drop_vars(list(mask.coords)).astype(bool)
+
+
 def residual(fit: Fit, name: str, data: Any = None) -> xr.DataArray:
-    """Return data minus model of a tensor; see `measured` for the data."""
+    """Return data minus model of a tensor, NaN where a mask left entries out; see `measured` for the data."""
     tensor = measured(fit, name, data)
     values = tensor.data.todense() if hasattr(tensor.data, "todense") else tensor.data
     difference = tensor.copy(data=values - reconstruct(fit, name).values)
+    used = used_entries(fit, name)
+    difference = difference if used is None else difference.where(used)
     return _described(difference, "residual", "data minus model", fit.tensors[name].unit)
 
 

@@ -105,6 +105,8 @@ class Fit:
         Seed, versions, device, dtype, platform, hash of the input, time, scales and strengths used, warnings.
     data : mapping of str to DataArray, or None
         The data fitted, not copied; None after a file was opened.
+    masks : mapping of str to DataArray
+        True where an entry of a tensor was used, for the tensors that were fitted with a mask.
     summaries : mapping of str to Dataset
         Residual summaries read from a file (see `residual_summary`).
 
@@ -141,6 +143,7 @@ class Fit:
     recipe: Mapping[str, Any] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
     data: Mapping[str, xr.DataArray] | None = None
+    masks: Mapping[str, xr.DataArray] = field(default_factory=dict)
     summaries: Mapping[str, xr.Dataset] = field(default_factory=dict)
 
     @property
@@ -229,7 +232,7 @@ class Fit:
         return self._each(name, lambda key: contributions.reconstruct(self, key))
 
     def residual(self, name: str | None = None, data: Any = None) -> Any:
-        """Return data minus model (of one tensor, the only one, or a mapping of all).
+        """Return data minus model (of one tensor, the only one, or a mapping of all), NaN where a mask left data out.
 
         Parameters
         ----------

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
-from tensorspec.contributions import measured, model_block
+from tensorspec.contributions import measured, model_block, used_entries
 from tensorspec.noise import NoiseModel
 
 if TYPE_CHECKING:
@@ -94,6 +94,9 @@ def _sums(
     model = block.copy(data=np.asarray(model_block(fit, name, region), dtype=float))
     block = block.copy(data=values)
     valid = block.notnull() & model.notnull()
+    used = used_entries(fit, name)
+    if used is not None:
+        valid = (valid & used.isel(region, missing_dims="ignore")).transpose(*block.dims)
     block, model = block.where(valid, 0), model.where(valid, 0)
     off_map = [dim for dim in block.dims if dim not in map_dims]
     off_signal = [dim for dim in block.dims if dim not in signal_dims]

@@ -109,3 +109,17 @@ def test_dask_and_sparse_data_give_the_same():
     xr.testing.assert_allclose(fit.residual_summary(data=data.chunk(y=4)), expected, rtol=1e-12)
     backed = data.copy(data=sparse.COO.from_numpy(data.values))
     xr.testing.assert_allclose(fit.residual_summary(data=backed), expected, rtol=1e-12)
+
+
+def test_entries_that_a_mask_left_out_count_on_neither_side():
+    fit = counts(attrs={"noise": {"gain": 1.0}})
+    data = fit.data["data"].astype(float).copy()
+    data[:, 2, 3], data[5, 0, 0] = 1e9, 1e9
+    mask = (data < 1e8).transpose("x", "energy_loss", "y").assign_coords(x=np.arange(8) + 1e-7)
+    spoiled = dataclasses.replace(fit, data={"data": data}, masks={"data": mask})
+    expected = fit.residual_summary(data=data.where(data < 1e8))
+    xr.testing.assert_identical(spoiled.residual_summary(), expected)
+    xr.testing.assert_identical(spoiled.residual(), fit.residual(data=data.where(data < 1e8)))
+    rows = dataclasses.replace(fit, masks={"data": xr.DataArray([True] * 8 + [False], dims="y")})
+    assert rows.residual_summary()["residual_map"][8].isnull().all()
+    assert rows.residual().dims == DIMS
