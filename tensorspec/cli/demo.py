@@ -45,7 +45,8 @@ def run_demo(output: str, shape: list[int] | None, seed: int) -> None:
     from tensorspec.models.cp import NMF
     from tensorspec.phantoms import cross_section
 
-    phantom = cross_section(**({} if shape is None else {"shape": tuple(shape)}), seed=seed)
+    options: dict[str, Any] = {} if shape is None else {"shape": tuple(shape)}
+    phantom = cross_section(**options, seed=seed)
     say("A cross-section of four oxides, recorded at once as EELS and EDX (a phantom: the truth is known).")
     say(repr(phantom))
     model, truth = NMF(RANK), _truth(phantom)
