@@ -6,8 +6,8 @@ A constraint is a frozen bag of settings.  It offers channels, and a solver uses
 - `AbstractPenalty`: a penalty with a proximal map and a value, of exactly the documented strength.
 - `AbstractQuadraticPenalty`: a quadratic, added to the normal equations, so that every solver has it for nothing.
 
-and, where it can, `Bijective`, `Resolvable`, `Stateful`, `Assumption`, `Combinable` and `ChecksPartners`.  None of these
-methods is ever overridden twice: a class is either abstract or final.
+Where it can, it is also `Bijective`, `Resolvable`, `Stateful`, an `Assumption`, `Combinable` or `ChecksPartners`.  None
+of these methods is ever overridden twice: a class is either abstract or final.
 
 Arrays are ``(size, columns)``, the columns being those components that the constraint acts on; a solver that works by
 column passes ``(size,)`` and the index of the column.
@@ -229,12 +229,11 @@ class Stateful(abc.ABC):
         """Return the constraint with its state after a sweep that ended at `factor`."""
 
 
-class Assumption(abc.ABC):
-    """A constraint that is a belief about the sample rather than a fact; `fit` reports what it changed."""
+class Assumption(abc.ABC):  # noqa: B024 - it is a mark, and asks for nothing
+    """The mark of a constraint that is a belief about the sample rather than a fact.
 
-    @abc.abstractmethod
-    def relaxed(self) -> AbstractConstraint:
-        """Return the constraint with its strength at zero, of the same structure."""
+    `fit` first runs without it, starts from what it found, and reports how far the answer moves without the belief.
+    """
 
 
 class Combinable(abc.ABC):

@@ -49,15 +49,19 @@ def check_partners(mode: str, constraints: Sequence[AbstractConstraint]) -> None
 
 
 def combine(constraints: Sequence[AbstractConstraint]) -> tuple[AbstractConstraint, ...]:
-    """Return the constraints with every pair that has a known joint proximal map replaced by one."""
+    """Return the constraints with every pair that has a known joint proximal map replaced by one.
+
+    A partner that acts on more components than the pair stays, for those.
+    """
     left = list(constraints)
     for first in constraints:
-        if not (isinstance(first, Combinable) and first in left):
+        if not (isinstance(first, Combinable) and any(item is first for item in left)):
             continue
         for second in list(left):
             joint = None if second is first else first.combine(second)
             if joint is not None:
-                left = [joint if item is first else item for item in left if item is not second]
+                spent = second.components == joint.components
+                left = [joint if item is first else item for item in left if not (spent and item is second)]
                 break
     return tuple(left)
 
@@ -86,13 +90,22 @@ class ModeConstraints(eqx.Module):
 
     @property
     def _proximal(self) -> tuple[tuple[int, ...], ...]:
-        """Indices of the members of each split."""
+        """Indices of the members of each split; members that meet on no component share one."""
         entry, rest = [], []
         for index, member in enumerate(self.members):
-            if isinstance(member, (AbstractHardConstraint, AbstractPenalty)):
+            if isinstance(member, (AbstractHardConstraint, AbstractPenalty)) and self._acting(member):
                 (entry if member.separability == Separability.ENTRY else rest).append(index)
         entry.sort(key=lambda index: _order(self.members[index]))
-        return ((tuple(entry),) if entry else ()) + tuple((index,) for index in rest)
+        splits = [entry] if entry else []
+        for index in rest:
+            own = set(self._acting(self.members[index]))
+            for split in splits:
+                if not any(own & set(self._acting(self.members[other])) for other in split):
+                    split.append(index)
+                    break
+            else:
+                splits.append([index])
+        return tuple(tuple(split) for split in splits)
 
     @property
     def splits(self) -> int:
@@ -108,7 +121,8 @@ class ModeConstraints(eqx.Module):
     @property
     def nonnegative(self) -> bool:
         """Whether no entry can go below zero."""
-        return any(isinstance(m, (NonNegative, Simplex)) and m.components is None for m in self.members)
+        members = [member for member in self.members if isinstance(member, (NonNegative, Simplex))]
+        return len({column for member in members for column in self._columns(member)}) == self.rank
 
     @property
     def convex(self) -> bool:
@@ -145,22 +159,32 @@ class ModeConstraints(eqx.Module):
             return tuple(range(self.rank))
         return tuple(number - 1 for number in member.components)
 
+    def _acting(self, member: AbstractConstraint) -> tuple[int, ...]:
+        """Return the columns where a member says more than another one does."""
+        columns = self._columns(member)
+        if not isinstance(member, NonNegative):
+            return columns
+        implied = {column for other in self.members if isinstance(other, Simplex) for column in self._columns(other)}
+        return tuple(column for column in columns if column not in implied)
+
     def prox(self, values: Float[Array, "..."], step: Any, column: Any = None, split: int = 0) -> Float[Array, "..."]:
         """Return the proximal map of one split; a column ``(size,)`` when its index is given."""
         if not self._proximal:
             return values
         for index in self._proximal[split]:
             member = self.members[index]
-            columns = self._columns(member)
+            columns = self._acting(member)
+            everywhere = len(columns) == self.rank
             if column is not None:
                 place = jnp.asarray([columns.index(r) if r in columns else -1 for r in range(self.rank)])[column]
                 changed = member.prox(values, step, jnp.maximum(place, 0)).astype(values.dtype)
-                values = changed if member.components is None else jnp.where(place >= 0, changed, values)
-            elif member.components is None:
+                values = changed if everywhere else jnp.where(place >= 0, changed, values)
+            elif everywhere and columns == tuple(range(self.rank)):
                 values = member.prox(values, step).astype(values.dtype)
             else:
-                local = step[..., columns] if jnp.ndim(step) == 2 and jnp.shape(step)[1] == self.rank else step
-                values = values.at[:, columns].set(member.prox(values[:, columns], local).astype(values.dtype))
+                local = step[..., jnp.asarray(columns)] if jnp.ndim(step) == 2 and jnp.shape(step)[1] > 1 else step
+                chosen = jnp.asarray(columns)
+                values = values.at[:, chosen].set(member.prox(values[:, chosen], local).astype(values.dtype))
         return values
 
     def quadratic(self, size: int, dtype: Any) -> Quadratic:

@@ -81,7 +81,3 @@ class SoftOrthogonal(AbstractQuadraticPenalty, Assumption, Resolvable, ChecksPar
         if isinstance(self.strength, str):
             raise InvalidArgument("SoftOrthogonal(strength='auto') has to be resolved first; fit does that")
         return Quadratic(self.strength * (jnp.ones((columns, columns)) - jnp.eye(columns)))
-
-    def relaxed(self) -> SoftOrthogonal:
-        """Return the penalty at strength zero."""
-        return SoftOrthogonal(jnp.zeros_like(jnp.asarray(self.strength)), components=self.components)

@@ -1,20 +1,16 @@
 """What a prior changed: the answer without it, beside the answer.
 
 Soft orthogonality and its like are beliefs about the sample.  The data cannot tell whether a belief is right, so the
-fit is continued with its strength at zero, and how far the answer moves is part of the result.
+fit is continued without it, and how far the answer moves is part of the result.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-import equinox as eqx
 import numpy as np
 
-from tensorspec.constraints.base import Assumption
-from tensorspec.constraints.compose import ModeConstraints
 from tensorspec.fit.gather import Gathered
-from tensorspec.problem import Problem
 from tensorspec.solvers.loop import Limits, Run, solve
 
 __all__ = ["compare_without"]
@@ -37,17 +33,15 @@ def compare_without(gathered: Gathered, run: Run, limits: Limits, order: np.ndar
         without it.  ``moved_degrees``: for each mode, the angle between each component with and without.
         ``misfit_change``: share by which the misfit falls without it.
     """
-    believed = {
-        mode: rule
-        for mode, rule in run.state.constraints.items()
-        if any(isinstance(item, Assumption) for item in rule.members)
-    }
-    if not believed:
+    if gathered.without is None:
         return None
-    relaxed = {mode: _relax(rule) for mode, rule in run.state.constraints.items()}
-    # The strengths are traced data, so this is the compiled program of the fit itself.
-    problem = Problem(gathered.problem.tensors, relaxed)
-    other = solve(gathered.model, gathered.program, problem, dict(run.state.factors), limits)
+    problem, program = gathered.without
+    other = solve(gathered.model, program, problem, dict(run.state.factors), limits)
+    believed = [
+        mode
+        for mode, rule in problem.constraints.items()
+        if len(rule.members) < len(gathered.problem.constraints[mode].members)
+    ]
     answer = {mode: np.asarray(value, float)[:, order] for mode, value in run.state.factors.items()}
     without = {mode: np.asarray(value, float)[:, order] for mode, value in other.state.factors.items()}
     misfit, lower = float(run.state.misfit), float(other.state.misfit)
@@ -64,11 +58,6 @@ def compare_without(gathered: Gathered, run: Run, limits: Limits, order: np.ndar
         "misfit_change": (misfit - lower) / misfit if misfit > 0 else 0.0,
         "status_without": other.status.name,
     }
-
-
-def _relax(rule: ModeConstraints) -> ModeConstraints:
-    members = tuple(item.relaxed() if isinstance(item, Assumption) else item for item in rule.members)
-    return eqx.tree_at(lambda r: r.members, rule, members)
 
 
 def _unit(columns: np.ndarray) -> np.ndarray:

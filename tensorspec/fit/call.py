@@ -130,7 +130,7 @@ def fit(
         starts = make_starts(start, gathered, count, seed)
         stored = open_checkpoint(checkpoint, digest, recipe, starts)
         with Progress(progress, len(starts), limits) as bar:
-            best, finals = run_all(gathered, starts, seed, limits, stored, bar)
+            best, finals = run_all(gathered, starts, limits, stored, bar)
         result = finish(
             tensors,
             gathered,

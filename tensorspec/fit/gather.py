@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
-from tensorspec.constraints.base import AbstractConstraint, Context, Resolvable
+from tensorspec.constraints.base import AbstractConstraint, Assumption, Context, Resolvable
 from tensorspec.constraints.compose import ModeConstraints, check_partners, combine
 from tensorspec.errors import InvalidArgument, RankOutOfRange, UnknownMode, suggest
 from tensorspec.fit.alignment import align_values
@@ -40,6 +40,7 @@ class Gathered(NamedTuple):
 
     problem: Problem
     program: Program
+    without: tuple[Problem, Program] | None  # the same without what is only believed
     model: AbstractModel
     labels: dict[str, ModeLabels]
     names: dict[str, tuple[str, ...]]
@@ -109,13 +110,13 @@ def gather(
         )
         for mode in order
     }
-    blocks, solver_name, why = choose_solvers(
-        scale_plan, resolved, per_row, solver if isinstance(solver, AbstractSolver) else None
-    )
+    chosen = solver if isinstance(solver, AbstractSolver) else None
+    blocks, solver_name, why = choose_solvers(scale_plan, resolved, per_row, chosen)
     measured, notes = _measured(cleaned, names, labels, order)
     return Gathered(
         problem=Problem(tuple(built.values()), resolved),
         program=Program(scale_plan, blocks),
+        without=_without_assumptions(tuple(built.values()), resolved, names, model, per_row, chosen),
         model=dataclasses.replace(model, constraints={}),
         labels={mode: labels[mode] for mode in order},
         names=names,
@@ -242,6 +243,25 @@ def _plan(
     fixed = {mode: rule.fixed_columns for mode, rule in rules.items()}
     free = {mode: rule.scale_free for mode, rule in rules.items()}
     return plan_scale(list(names.values()), model.rank, fixed, free, model.scale)
+
+
+def _without_assumptions(
+    tensors: tuple[Tensor, ...],
+    rules: Mapping[str, ModeConstraints],
+    names: Mapping[str, tuple[str, ...]],
+    model: AbstractModel,
+    per_row: Mapping[str, bool],
+    solver: AbstractSolver | None,
+) -> tuple[Problem, Program] | None:
+    """Return the problem without the constraints that are only believed, or None when there is none."""
+    left = {
+        mode: ModeConstraints(tuple(item for item in rule.members if not isinstance(item, Assumption)), rule.rank)
+        for mode, rule in rules.items()
+    }
+    if all(len(left[mode].members) == len(rule.members) for mode, rule in rules.items()):
+        return None
+    plan = _plan(left, names, model)
+    return Problem(tensors, left), Program(plan, choose_solvers(plan, left, per_row, solver)[0])
 
 
 def _resolve(

@@ -19,7 +19,7 @@ from tensorspec.fit.gather import Gathered
 from tensorspec.fit.outcome import read_out
 from tensorspec.losses import AbstractLoss
 from tensorspec.models.base import AbstractModel
-from tensorspec.modes import split
+from tensorspec.modes import from_arrays, split
 from tensorspec.problem import Problem
 from tensorspec.recipe import constructor_repr
 from tensorspec.solution import Fit, TensorRecord
@@ -128,6 +128,11 @@ def finish(
             else compare_without(gathered, run, limits, outcome.order)
         },
         data=dict(tensors),
+        masks={
+            key: from_arrays(c.valid, gathered.names[key], gathered.labels)
+            for key, c in gathered.clean.items()
+            if c.valid is not None
+        },
     )
 
 

@@ -183,7 +183,7 @@ def _normalise_splits(pulled: list[list[Array]], factors: Sequence[Array], norms
         for own, old, weight in zip(pulled, factors, norms, strict=True):
             if k < len(own):
                 scaled = jnp.where(norm > 0, own[k] / jnp.where(norm > 0, norm, 1), old)
-                own[k] = jnp.where(weight > 0, scaled, own[k])
+                own[k] = jnp.where(weight > 0, scaled, own[k]).astype(own[k].dtype)
     return pulled
 
 

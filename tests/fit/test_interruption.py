@@ -99,7 +99,8 @@ def test_a_killed_process_goes_on_to_the_same_bits(tmp_path):
             values = rng.poisson(rng.random((30, 4)) @ rng.random((4, 25)) * 50).astype(np.float32)
             data = xr.DataArray(values, dims=("x", "energy"))
             checkpoint = None if sys.argv[1] == "whole" else "run.npz"
-            fit = ts.fit(data, ts.NMF(4), tol=0, max_sweeps=300, start=ts.Random(), progress=False, checkpoint=checkpoint)
+            options = dict(tol=0, max_sweeps=300, start=ts.Random(), progress=False, checkpoint=checkpoint)
+            fit = ts.fit(data, ts.NMF(4), **options)
             np.savez(sys.argv[2], pixel=fit.factors["pixel"], energy=fit.factors["energy"], history=fit.history)
             """
         )
