@@ -26,9 +26,13 @@ def fits():
     return [ts.fit(PHANTOM.data, model, start=ts.Random(), seed=seed, progress=False) for seed in range(5)]
 
 
-def test_every_start_ends_at_the_same_place(fits):
-    """Turned on from the first sweep, the prior freezes poor starts and the objectives differ by tens of per cent."""
-    objectives = [fit.objective for fit in fits]
+def test_every_start_ends_at_the_same_place():
+    """Turned on from the first sweep, the prior freezes poor starts: the objectives then differ by 16 %."""
+    phantom = ts.phantoms.cross_section(shape=(24, 32), eels_channels=256, edx_channels=256)
+    model = ts.NMF(4, {"pixel": ts.SoftOrthogonal()})
+    objectives = [
+        ts.fit(phantom.data, model, start=ts.Random(), seed=seed, progress=False).objective for seed in range(4)
+    ]
     assert max(objectives) < min(objectives) * (1 + 1e-3)
 
 
