@@ -190,7 +190,7 @@ class Fit:
 
         Returns
         -------
-        maps : DataArray, dimensions (component, *those of the pixels), in units of the data
+        maps : DataArray, dimensions (component, then those of the pixels), in units of the data
             Of counts, the sum over pixels is the counts of the component.  Pixels never measured are NaN; channels
             never measured are absent from the sums.
         """
@@ -208,7 +208,7 @@ class Fit:
 
         Returns
         -------
-        spectra : DataArray, dimensions (component, *those of the mode), in units of the data
+        spectra : DataArray, dimensions (component, then those of the mode), in units of the data
         """
         return self._each(name, lambda key: contributions.marginal(self, key, mode or self.signal_mode(key), "spectra"))
 
