@@ -135,11 +135,19 @@ def strength_field(**options: Any) -> Any:
 class AbstractConstraint(eqx.Module):
     """Base of every constraint; see the module's text for the channels."""
 
-    components: eqx.AbstractVar[tuple[int, ...] | None]
-    separability: eqx.AbstractVar[Separability]
     convex: eqx.AbstractClassVar[bool]
     # Homogeneity: 0 for a cone, 1 for a norm, 2 for a quadratic, None where the constraint fixes the scale of its mode.
     degree: eqx.AbstractClassVar[int | None]
+
+    @property
+    @abc.abstractmethod
+    def components(self) -> tuple[int, ...] | None:
+        """The components it acts on, counted from 1, or None for all; always a field (see `component_field`)."""
+
+    @property
+    @abc.abstractmethod
+    def separability(self) -> Separability:
+        """How far the constraint falls apart into independent pieces; usually a class variable."""
 
     @abc.abstractmethod
     def value(self, factor: Float[Array, "size columns"]) -> Float[Array, ""]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -58,11 +59,11 @@ class Fixed(AbstractHardConstraint, Resolvable, ChecksPartners):
                 f"Fixed on mode {context.mode!r}: expected values of shape (size {context.size}, components "
                 f"{len(named)}), got {values.shape}; a DataArray with a 'component' dimension is aligned for you"
             )
-        known = ~np.isnan(values).all(axis=0)
-        if not known.any():
+        known = np.logical_not(np.isnan(values).all(axis=0)).tolist()
+        if not any(known):
             raise ConstraintConflict(f"Fixed on mode {context.mode!r} holds no known value; drop it")
         chosen = tuple(number for number, use in zip(named, known, strict=True) if use)
-        return Fixed(values[:, known] * context.data_scale, components=chosen)
+        return dataclasses.replace(self, values=values[:, known] * context.data_scale, components=chosen)
 
     def complaint(self, others: Sequence[AbstractConstraint]) -> str | None:
         """Refuse negative known values beside non-negativity."""

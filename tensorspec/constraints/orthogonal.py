@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -64,7 +65,7 @@ class SoftOrthogonal(AbstractQuadraticPenalty, Assumption, Resolvable, ChecksPar
         """Return the penalty with its automatic strength settled."""
         if not isinstance(self.strength, str):
             return self
-        return SoftOrthogonal(_STRENGTH_PER_NOISE * context.noise_level, components=self.components)
+        return dataclasses.replace(self, strength=_STRENGTH_PER_NOISE * context.noise_level)
 
     def complaint(self, others: Sequence[AbstractConstraint]) -> str | None:
         """Refuse to stand without non-negativity: signed columns would make the penalty reward anti-correlation."""

@@ -36,7 +36,7 @@ def digest_of(gathered: Gathered) -> dict[str, str]:
     found = {}
     for key, values in gathered.clean.items():
         digest = hashlib.sha256(str((values.values.shape, values.values.dtype.str)).encode())
-        digest.update(memoryview(values.values).cast("B"))
+        digest.update(values.values.data.cast("B"))
         if values.valid is not None:
             digest.update(np.ascontiguousarray(values.valid).tobytes())
         found[key] = digest.hexdigest()

@@ -113,7 +113,7 @@ class Checkpoint:
         """Write the file, whole or not at all."""
         part = self.path.with_name(self.path.name + ".part")
         with open(part, "wb") as stream:
-            np.savez(stream, fingerprint=np.asarray(self.fingerprint), **content)
+            np.savez(stream, allow_pickle=False, fingerprint=np.asarray(self.fingerprint), **content)
         os.replace(part, self.path)
         self._written = time.monotonic()
 

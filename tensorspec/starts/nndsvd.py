@@ -90,12 +90,12 @@ def _joint_svd(
     rows = matrices[0][0].shape[0]
     count = min(rank + _OVERSAMPLING, rows, sum(matrix.shape[1] for matrix, _ in matrices))
     ready = [(matrix.astype(dtype, copy=False), weight) for matrix, weight in matrices]
-    basis = sum(
-        weight * (matrix @ rng.standard_normal((matrix.shape[1], count)).astype(dtype)) for matrix, weight in ready
-    )
+    basis = np.zeros((rows, count), dtype)
+    for matrix, weight in ready:
+        basis += weight * (matrix @ rng.standard_normal((matrix.shape[1], count)).astype(dtype))
     for _ in range(_POWER_STEPS):
         basis = np.linalg.qr(basis.astype(float))[0].astype(dtype)
-        basis = sum(weight**2 * (matrix @ (matrix.T @ basis)) for matrix, weight in ready)
+        basis = np.sum([weight**2 * (matrix @ (matrix.T @ basis)) for matrix, weight in ready], axis=0)
     basis = np.linalg.qr(basis.astype(float))[0]
     small = np.concatenate([weight * (basis.T.astype(dtype) @ matrix) for matrix, weight in ready], axis=1)
     u, s, vt = np.linalg.svd(small.astype(float), full_matrices=False)

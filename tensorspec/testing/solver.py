@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -21,7 +22,7 @@ from tensorspec.solvers.base import AbstractSolver, Block, block_value
 
 __all__ = ["SolverContract"]
 
-_CASES: dict[str, list[AbstractConstraint]] = {
+_CASES: Mapping[str, Sequence[AbstractConstraint]] = {
     "nothing": [],
     "non-negative": [NonNegative()],
     "sparse and non-negative": [NonNegative(), Sparse(0.5)],
@@ -54,7 +55,7 @@ class SolverContract:
         """Return the solver to test."""
         raise NotImplementedError("say how the solver is made: def make(self): return Mine(...)")
 
-    def block(self, items: list[AbstractConstraint], per_row: bool = False, held: bool = False) -> Block:
+    def block(self, items: Sequence[AbstractConstraint], per_row: bool = False, held: bool = False) -> Block:
         """Return a random least-squares problem with these constraints, from an allowed start."""
         rng = np.random.default_rng(4)
         design, target = rng.standard_normal((40, self.rank)) + 0.5, rng.standard_normal((self.size, 40)) + 0.5
