@@ -10,5 +10,7 @@ class TestCP(ModelContract):
 
 
 class TestNMF(ModelContract):
+    shapes = ((6, 5),)
+
     def make(self):
         return ts.NMF(2)
