@@ -41,8 +41,6 @@ class AbstractLoss(eqx.Module):
 
     # Whether the loss is 1/2 weight x residual^2, so that normal equations exist.
     quadratic: eqx.AbstractClassVar[bool]
-    # Whether it is a negative log-likelihood, whose data are never rescaled.
-    likelihood: eqx.AbstractClassVar[bool]
 
     @abc.abstractmethod
     def entry_weights(self, values: np.ndarray, valid: np.ndarray | None, normalise: bool) -> EntryWeights:
@@ -113,7 +111,6 @@ class LeastSquares(AbstractLoss):
     scaling: Literal["poisson"] | None = eqx.field(default=None, static=True)
     sigma: Any = None
     quadratic: ClassVar[bool] = True
-    likelihood: ClassVar[bool] = False
 
     def __check_init__(self) -> None:
         """Refuse options that cannot be meant."""

@@ -44,11 +44,6 @@ class Tensor(eqx.Module):
     dense: tuple[Num[Array, "..."], ...] | None
     square_norm: Float[Array, ""]
 
-    @property
-    def weighted(self) -> bool:
-        """Whether entries differ in weight."""
-        return self.dense is not None or any(row is not None for row in self.rows)
-
 
 class Problem(eqx.Module):
     """Tensors, and the constraints of every mode."""

@@ -72,6 +72,11 @@ def gather(
     for key, item in losses.items():
         if not isinstance(item, AbstractLoss):
             raise InvalidArgument(f"loss of tensor {key!r} is {item!r}: expected a loss such as ts.LeastSquares()")
+        if not item.quadratic:
+            raise InvalidArgument(
+                f"loss of tensor {key!r}, {constructor_repr(item)}, is not quadratic: no solver here can take it; "
+                "expected a loss such as ts.LeastSquares()"
+            )
     labels, names = find_modes(tensors, modes)
     # Pixels first, whatever the order of the dimensions, so that the same modes carry the amplitudes.
     names = {key: tuple(sorted(own, key=lambda mode: mode != "pixel")) for key, own in names.items()}

@@ -19,7 +19,7 @@ from tensorspec.problem import Factors, Problem
 from tensorspec.solvers.status import Status
 from tensorspec.solvers.sweep import CONVERGED, EXACT, RUNNING, Program, SweepState, init_state, run_chunk
 
-__all__ = ["Checkpoint", "Limits", "Run", "Trace", "solve"]
+__all__ = ["Checkpoint", "Limits", "Run", "solve"]
 
 # A chunk is long enough to hide the cost of starting it and short enough to stop at once when asked.
 _CHUNK = 64
@@ -34,15 +34,6 @@ class Limits:
     max_sweeps: int
     tol: float
     deadline: float | None = None
-
-
-@dataclass(frozen=True)
-class Trace:
-    """Where a run stands: reported after every chunk."""
-
-    restart: int
-    sweeps: int
-    objective: float
 
 
 @dataclass
