@@ -142,21 +142,25 @@ def squared_residual(
     """
     total, start = jnp.zeros((), jnp.float64), 0
     dtype = factors[0].dtype
+    # As matrices, row sums first: so the compiler makes one parallel loop of it and the model is never in memory.
+    others = khatri_rao(factors[1:]).T
+    along = [jnp.ones(len(f), jnp.float64) if u is None else u for f, u in zip(factors, rows, strict=True)]
+    columns = None
+    if any(row is not None for row in rows[1:]):
+        columns = khatri_rao([row.astype(jnp.float64)[:, None] for row in along[1:]])[:, 0]
     for index, block in enumerate(blocks):
         stop = start + block.shape[0]
-        model = reconstruct([factors[0][start:stop], *factors[1:]])
-        data = block.astype(dtype) * scale.astype(dtype)
+        model = jnp.matmul(factors[0][start:stop], others, precision=_EXACT)
+        data = block.reshape(block.shape[0], -1).astype(dtype) * scale.astype(dtype)
         if weights is None:
             square = jnp.square((data - model).astype(jnp.float64))
         else:
-            weight = weights[index].astype(dtype)
+            weight = weights[index].reshape(data.shape).astype(dtype)
             difference = data - weight * model
             square = jnp.where(weight > 0, jnp.square(difference) / jnp.where(weight > 0, weight, 1), 0)
             square = square.astype(jnp.float64)
-        for axis, row in enumerate(rows):
-            if row is not None:
-                local = row[start:stop] if axis == 0 else row
-                square = square * local.astype(jnp.float64).reshape([-1 if k == axis else 1 for k in range(block.ndim)])
-        total = total + square.sum()
+        if columns is not None:
+            square = square * columns
+        total = total + jnp.sum(square.sum(axis=1) * along[0][start:stop].astype(jnp.float64))
         start = stop
     return total
