@@ -104,6 +104,11 @@ class AOADMM(AbstractSolver):
         primal, dual, solved = jax.lax.fori_loop(0, count, iterate, (primal, dual, list(block.factors)))
         result = [z[0] if z else a for z, a in zip(primal, solved, strict=True)]
         result = [_make_feasible(value, rules) for value, rules in zip(result, block.constraints, strict=True)]
+        if block.norms is not None:
+            # On the sphere ADMM may circle; a proximal gradient step always leads down.
+            step = _gradient_step(members, block.factors, block.norms)
+            lower = block_value(block, step) < block_value(block, result)
+            result = [jnp.where(lower, a, b) for a, b in zip(step, result, strict=True)]
         better = block_value(block, result) <= block_value(block, block.factors)
         result = [jnp.where(better, new, old) for new, old in zip(result, block.factors, strict=True)]
         return result, [[u * m.penalty for u in own] for own, m in zip(dual, members, strict=True)]
@@ -116,6 +121,17 @@ class _Member(NamedTuple):
     rules: ModeConstraints
     penalty: Array  # a number, or (size, 1) where rows differ
     inverse: Array  # (rank, rank), or (size, rank, rank)
+
+    @property
+    def gram(self) -> Array:
+        """Return the Gram matrices in float64."""
+        return self.equations.gram.astype(jnp.float64)
+
+    def slope(self, factor: Array) -> Array:
+        """Return the gradient of the quadratic part."""
+        gram = self.equations.gram.astype(factor.dtype)
+        product = jnp.einsum("nr,nrs->ns", factor, gram) if self.equations.per_row else factor @ gram
+        return product - self.equations.right
 
     def solve(self, primal: Sequence[Array], dual: Sequence[Array]) -> Array:
         """Return the least-squares solution that is pulled towards the splits."""
@@ -150,7 +166,7 @@ def _prepare(equations: NormalEquations, factor: Array, rules: ModeConstraints, 
 
 
 def _with_inverse(member: _Member, shift: Array) -> _Member:
-    gram = member.equations.gram.astype(jnp.float64)
+    gram = member.gram
     dtype = member.equations.right.dtype
     rank = gram.shape[-1]
     if member.rules.splits:
@@ -185,6 +201,42 @@ def _normalise_splits(pulled: list[list[Array]], factors: Sequence[Array], norms
                 scaled = jnp.where(norm > 0, own[k] / jnp.where(norm > 0, norm, 1), old)
                 own[k] = jnp.where(weight > 0, scaled, own[k]).astype(own[k].dtype)
     return pulled
+
+
+def _gradient_step(
+    members: Sequence[_Member], factors: Sequence[Array], norms: Sequence[Array]
+) -> list[Float[Array, "size rank"]]:
+    """Return the factors after a proximal gradient step and brought back to the joint norm.
+
+    The step is short enough for descent, and shorter still where the proximal map would leave nothing of a column.
+    """
+    weights = [jnp.where(jnp.max(norm) > 0, jnp.max(norm), 1.0) for norm in norms]
+    steepest = jnp.max(
+        jnp.stack([jnp.max(jnp.linalg.eigvalsh(m.gram)) / w for m, w in zip(members, weights, strict=True)])
+    )
+    slopes = [m.slope(factor) for m, factor in zip(members, factors, strict=True)]
+    size = jnp.sqrt(jnp.max(jnp.stack([jnp.sum(jnp.square(s)) / w for s, w in zip(slopes, weights, strict=True)])))
+
+    def moved(multiple: Array) -> list[Array]:
+        result = []
+        for m, factor, slope, weight in zip(members, factors, slopes, weights, strict=True):
+            step = (1 / (multiple * weight)).astype(factor.dtype)
+            value = factor - step * slope
+            for split in reversed(range(m.rules.splits)):
+                value = m.rules.prox(value, step, split=split)
+            result.append(value)
+        return result
+
+    def vanished(state: tuple[Array, Array]) -> Array:
+        multiple, count = state
+        values = moved(multiple)
+        norm = sum(weight * jnp.sum(jnp.square(value), axis=0) for weight, value in zip(norms, values, strict=True))
+        held = jnp.any(jnp.stack([norm > 0 for norm in norms]), axis=0)
+        return (count < 40) & jnp.any(held & (norm == 0))
+
+    start = jnp.where(steepest > 0, steepest, 1.0)
+    multiple, _ = jax.lax.while_loop(vanished, lambda state: (2 * state[0] + size, state[1] + 1), (start, 0))
+    return [own[0] for own in _normalise_splits([[value] for value in moved(multiple)], factors, norms)]
 
 
 def _make_feasible(values: Array, rules: ModeConstraints) -> Array:

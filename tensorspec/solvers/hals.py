@@ -80,6 +80,8 @@ class HALS(AbstractSolver):
             full = with_quadratic(equations, constraints, factor.shape[0])
             members.append((full.gram.astype(factor.dtype), full.right.T, constraints))
         norms = block.norms
+        if norms is not None:
+            norms = [norm.astype(factor.dtype) for norm, factor in zip(norms, block.factors, strict=True)]
 
         def one_column(column: Array, current: tuple[Array, ...]) -> tuple[Array, ...]:
             free = [
@@ -149,15 +151,42 @@ def _held_columns(
     shift = _secular_root(pulled, curvature, weights)
     shifted = [g + shift * weight for g, weight in zip(curvature, weights, strict=True)]
     raw = [p / jnp.where(d > 0, d, 1) for p, d in zip(pulled, shifted, strict=True)]
-    # Left of a pole the root is no minimum: there, the minimiser of a bound that touches the objective at the old
-    # column, its curvature raised to the same multiple of the norm's weights in every entry.
-    steepest = jnp.max(jnp.stack([jnp.max(g) / _positive(w) for g, w in zip(curvature, weights, strict=True)]))
-    bound = [
-        rule.prox(linear + (steepest * weight - g) * old, 1.0, column) / _positive(weight)
-        for (linear, g), rule, old, weight in zip(free, constraints, own, weights, strict=True)
-    ]
+    # Left of a pole the root is no minimum, so there a bound is minimised that touches the objective at the old column.
     convex = jnp.all(jnp.stack([jnp.min(d) >= 0 for d in shifted]))
+    bound = _bound_step(free, own, constraints, weights, column, convex)
     return _to_unit_norm([jnp.where(convex, a, b) for a, b in zip(raw, bound, strict=True)], own, weights)
+
+
+def _bound_step(
+    free: Sequence[tuple[Array, Array]],
+    own: Sequence[Array],
+    constraints: Sequence[ModeConstraints],
+    weights: Sequence[Array],
+    column: Array,
+    skip: Array,
+) -> list[Array]:
+    """Return, up to its norm, the minimiser of the objective with its curvature raised to a multiple of the norm's.
+
+    The multiple grows until something is left after the proximal map, so that only a stationary column stays.
+    """
+    positive = [jnp.where(weight > 0, weight, 1) for weight in weights]
+    steepest = jnp.max(jnp.stack([jnp.max(g) / weight for (_, g), weight in zip(free, positive, strict=True)]))
+    size = jnp.sqrt(
+        sum(jnp.sum(jnp.square(linear)) / weight for (linear, _), weight in zip(free, positive, strict=True))
+    )
+
+    def minimiser(multiple: Array) -> list[Array]:
+        return [
+            rule.prox(linear + (multiple * weight - g) * old, 1.0, column) / weight
+            for (linear, g), rule, old, weight in zip(free, constraints, own, positive, strict=True)
+        ]
+
+    def nothing(state: tuple[Array, Array]) -> Array:
+        multiple, count = state
+        return ~skip & (count < 40) & ~jnp.any(jnp.stack([jnp.any(value != 0) for value in minimiser(multiple)]))
+
+    multiple, _ = jax.lax.while_loop(nothing, lambda state: (2 * state[0] + size, state[1] + 1), (steepest, 0))
+    return minimiser(multiple)
 
 
 def _to_unit_norm(values: Sequence[Array], own: Sequence[Array], weights: Sequence[Array]) -> list[Array]:
@@ -165,11 +194,6 @@ def _to_unit_norm(values: Sequence[Array], own: Sequence[Array], weights: Sequen
     norm = jnp.sqrt(sum(weight * jnp.sum(jnp.square(value)) for weight, value in zip(weights, values, strict=True)))
     usable = jnp.isfinite(norm) & (norm > 0)
     return [jnp.where(usable, value / jnp.where(usable, norm, 1), old) for value, old in zip(values, own, strict=True)]
-
-
-def _positive(weight: Array) -> Array:
-    """Return a weight, or one for a mode whose column is not held."""
-    return jnp.where(weight > 0, weight, 1)
 
 
 def _favourable_entry(linear: Array, rule: ModeConstraints, column: Array) -> Array:
