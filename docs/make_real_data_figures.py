@@ -1,0 +1,193 @@
+"""Make the figures of the page on real data, and print the numbers in it.
+
+The measurements are public but not part of this repository; the page says where they come from.  Run it from the
+checkout with the folder that holds them: ``python docs/make_real_data_figures.py DATA``.
+"""
+
+import sys
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+
+import tensorspec as ts
+
+OUT = Path(__file__).parent / "_static" / "real_data"
+COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00"]
+POISSON = ts.LeastSquares(scaling="poisson")
+
+
+def degrees(cosines):
+    """Return angles in degrees, rounded."""
+    return np.degrees(np.arccos(np.clip(cosines, -1, 1))).round(1)
+
+
+def save(figure, name):
+    """Write a figure."""
+    figure.savefig(OUT / f"{name}.png", dpi=90)
+    plt.close(figure)
+
+
+def noise(data):
+    """Print the noise of every set that the pages name."""
+    sets = {
+        "EELS spectrum image, Gatan dm3": ts.load(data / "scifi_eels" / "DMReader_SpectrumImage_SI-EELS.dm3"),
+        "EELS line scan, core loss": ts.load(data / "lsmo_eels" / "LSMO_linescan.hdf5", reader="HSPY"),
+        "EELS line scan, low loss": ts.load(data / "lsmo_eels" / "LSMO_linescan_low_loss.hdf5", reader="HSPY"),
+        "EDX map, Bruker bcf": ts.load(data / "bcf_p45" / "P45_12bit_packed_8bit.bcf", signal="EDX"),
+        "EDX map, STEM, sparse": ts.load(data / "espm_eds" / "88_ES-LP_G8_selection2_cropped2.hspy"),
+    }
+    for name, tensor in sets.items():
+        found = ts.estimate_noise(tensor)
+        ratio = found.variance(float(tensor.mean())) / float(tensor.mean())
+        print(f"{name}: {found}, variance over mean {ratio:.1f}")
+
+
+def oxide_line_scan(data):
+    """Fit low loss and core loss of one line scan together."""
+    folder = data / "lsmo_eels"
+    core = ts.load(folder / "LSMO_linescan.hdf5", reader="HSPY")
+    low = ts.load(folder / "LSMO_linescan_low_loss.hdf5", reader="HSPY").rename(energy_loss="low_energy_loss")
+    unscattered = low.sel(low_energy_loss=slice(-2, 8)).sum("low_energy_loss")
+    thickness = np.log(low.sum("low_energy_loss") / unscattered)
+    fit = ts.fit({"core": core, "low": low}, ts.NMF(2), restarts=5)
+    print(fit)
+    maps = fit.maps("core")
+    thin = int(maps.isel(x=0).argmax("component"))
+    share = maps.isel(component=1 - thin) / maps.sum("component")
+    print(f"t/lambda {float(thickness.min()):.2f} to {float(thickness.max()):.2f}")
+    print(f"correlation of the share of the thick component with t/lambda {np.corrcoef(share, thickness)[0, 1]:.3f}")
+
+    figure, axes = plt.subplots(1, 3, figsize=(11, 3), layout="constrained")
+    axes[0].plot(thickness, share, "o", color=COLOURS[0], markersize=4)
+    axes[0].set(xlabel="thickness over mean free path", ylabel="share of component B", title="a")
+    for colour, number, name in ((COLOURS[1], thin, "A"), (COLOURS[0], 1 - thin, "B")):
+        spectrum = fit.spectra("core").isel(component=number)
+        axes[1].plot(spectrum.energy_loss, spectrum / spectrum.sel(energy_loss=slice(500, 520)).mean(), color=colour)
+        spectrum = fit.spectra("low").isel(component=number)
+        axes[2].plot(spectrum.low_energy_loss, spectrum / spectrum.max(), color=colour, label=name)
+    axes[1].set(xlabel="energy loss (eV)", ylabel="over 500 to 520 eV", title="b: core loss")
+    axes[2].set(xlabel="energy loss (eV)", xlim=(-5, 80), ylim=(0, 0.06), title="c: low loss over its maximum")
+    axes[2].legend(frameon=False)
+    save(figure, "line_scan_thickness")
+
+    inelastic = low.sel(low_energy_loss=slice(9, 120))
+    fit = ts.fit({"core": core, "low": inelastic}, ts.NMF(3), restarts=5)
+    print(fit)
+    middle = int(fit.maps("core").isel(x=slice(16, 22)).mean("x").argmax("component"))
+    figure, axes = plt.subplots(1, 3, figsize=(11, 3), layout="constrained")
+    order = [middle, *[k for k in range(3) if k != middle]]
+    for colour, name, number in zip((COLOURS[2], COLOURS[1], COLOURS[0]), "CDE", order, strict=True):
+        curve, spectrum = (values.isel(component=number) for values in (fit.maps("core"), fit.spectra("core")))
+        axes[0].plot(1e3 * curve.x, curve / 1e6, color=colour, label=name)
+        for axis, (low_end, high) in zip(axes[1:], ((520, 560), (625, 655)), strict=True):
+            part = spectrum.sel(energy_loss=slice(low_end, high))
+            axis.plot(part.energy_loss, part / spectrum.sel(energy_loss=slice(500, 520)).mean(), color=colour)
+            axis.set(xlabel="energy loss (eV)", ylabel="over 500 to 520 eV")
+    axes[0].set(xlabel="position (nm)", ylabel="million, core loss", title="a")
+    axes[0].legend(frameon=False)
+    axes[1].set_title("b: oxygen K")
+    axes[2].set_title("c: manganese L")
+    save(figure, "line_scan_middle")
+    mn = core.sel(energy_loss=slice(625, 640))
+    weight = (mn - mn.min("energy_loss")) ** 2
+    centre = (weight * mn.energy_loss).sum("energy_loss") / weight.sum("energy_loss")
+    for part in (slice(0, 14), slice(17, 22), slice(26, 40)):
+        print(f"Mn L3 at points {part.start} to {part.stop - 1}: {float(centre.isel(x=part).mean()):.2f} eV")
+    peak = low.sel(low_energy_loss=slice(0, 6))
+    zero = (peak * peak.low_energy_loss).sum("low_energy_loss") / peak.sum("low_energy_loss")
+    print("zero loss:", *(f"{float(zero.isel(x=k)):.2f}" for k in (0, 13, 17, 21, 26, 39)), "eV")
+
+
+def gatan_cube(data):
+    """Fit the Gatan cube, with and without soft orthogonality."""
+    eels = ts.load(data / "scifi_eels" / "DMReader_SpectrumImage_SI-EELS.dm3")
+    model = ts.estimate_noise(eels)
+    eels = eels.assign_attrs(noise=model.to_attrs())
+    pixels = np.asarray(eels, float).reshape(-1, eels.sizes["energy_loss"])
+    left, values, right = np.linalg.svd(pixels, full_matrices=False)
+    rest = pixels - (left[:, :5] * values[:5]) @ right[:5]
+    mean, variance = pixels.mean(axis=0), rest.var(axis=0) * pixels.shape[0] / (pixels.shape[0] - 5)
+
+    plain = ts.fit(eels, ts.NMF(3), restarts=5)
+    print("plain", plain, plain.spread.values, plain.residual_summary().attrs["chi2"])
+    prior = ts.fit(eels, ts.NMF(3, {"pixel": ts.SoftOrthogonal()}), restarts=5)
+    without = prior.provenance["without_assumptions"]
+    print("prior", prior, prior.residual_summary().attrs["chi2"], without["moved_degrees"], without["misfit_change"])
+
+    for name, rows in (("top", slice(0, 14)), ("layer", slice(22, 26)), ("bottom", slice(34, 49))):
+        spectrum = eels.isel(y=rows).mean(("y", "x"))
+        before = spectrum.sel(energy_loss=slice(400, 450))
+        exponent, level = np.polyfit(np.log(before.energy_loss), np.log(before), 1)
+        background = spectrum.copy(data=np.exp(level + exponent * np.log(spectrum.energy_loss.values)))
+        titanium = slice(454, 468)
+        jump = float(spectrum.sel(energy_loss=titanium).sum() / background.sel(energy_loss=titanium).sum()) - 1
+        line = spectrum.sel(energy_loss=slice(453, 460))
+        weight = (line - line.quantile(0.2)).clip(0) ** 2
+        centre = float((weight * line.energy_loss).sum() / weight.sum())
+        print(f"{name}: exponent {exponent:.2f}, Ti over background {jump:.2f}, Ti L3 at {centre:.2f} eV")
+
+    figure, axes = plt.subplots(figsize=(4.5, 3), layout="constrained")
+    axes.plot(mean, variance, ".", color="0.6", markersize=3, label="each channel")
+    line = np.linspace(0, mean.max(), 2)
+    axes.plot(line, model.variance(line), color=COLOURS[0], label="noise model")
+    axes.plot(line, line, color=COLOURS[1], label="if it were counts")
+    axes.set(xlabel="mean", ylabel="variance left by five components", ylim=(0, np.quantile(variance, 0.999)))
+    axes.legend(frameon=False)
+    save(figure, "gatan_noise")
+
+    figure, axes = plt.subplots(3, 4, figsize=(11, 5.4), layout="constrained", width_ratios=(1, 2.2, 1, 2.2))
+    for column, (title, fit) in enumerate((("NMF", plain), ("with SoftOrthogonal", prior))):
+        for row, (curve, spectrum) in enumerate(zip(fit.maps().mean("x"), fit.spectra(), strict=True)):
+            axes[row, 2 * column].plot(curve, np.arange(curve.size), color=COLOURS[row])
+            axes[row, 2 * column].set(ylim=(curve.size, 0), xlim=(0, None), xticks=[], ylabel="row of the scan")
+            axes[row, 2 * column + 1].plot(spectrum.energy_loss, spectrum / 1e3, color=COLOURS[row], linewidth=0.8)
+            axes[row, 2 * column + 1].set(ylim=(0, None), ylabel="thousand")
+            for name, onset in (("Ti", 456), ("O", 532), ("Mn", 640), ("La", 832)):
+                axes[row, 2 * column + 1].axvline(onset, color="0.8", linewidth=0.8, zorder=0)
+                if row == 0:
+                    axes[row, 2 * column + 1].text(onset, 1.0, name, transform=_top(axes[row, 2 * column + 1]))
+        axes[0, 2 * column].set_title(title, loc="left")
+        axes[2, 2 * column].set_xlabel("amount")
+        axes[2, 2 * column + 1].set_xlabel("energy loss (eV)")
+    save(figure, "gatan_components")
+
+
+def _top(axes):
+    return axes.get_xaxis_transform()
+
+
+def dacite(data):
+    """Fit the Bruker map at its highest dose, then ask what lower doses say."""
+
+    def load(name):
+        edx = ts.load(data / "bcf_p45" / f"{name}.bcf", signal="EDX").sel(xray_energy=slice(0.3, 12))
+        binned = edx.coarsen(xray_energy=4, boundary="trim").sum()
+        for dim in binned.coords:
+            binned[dim].attrs.update(edx[dim].attrs)
+        return binned.assign_attrs(edx.attrs, noise=ts.NoiseModel().to_attrs())
+
+    rich = load("P45_12bit_packed_8bit")
+    fit = ts.fit(rich, ts.NMF(5), loss=POISSON, restarts=4)
+    print(fit)
+    save(fit.plot(), "dacite")
+    even = ts.fit(rich, ts.NMF(5), restarts=4)
+    save(even.plot([1, 2, 3]), "dacite_unweighted")
+    for name in ("P45_12bit_packed_8bit", "P45_the_default_job", "P45_job_hyperspy"):
+        poor = load(name)
+        other = ts.fit(poor, ts.NMF(5), loss=POISSON, restarts=4)
+        match = ts.compare(fit, other)
+        print(f"{name}: {int(poor.sum())} counts, {float(poor.sum() / (75 * 100)):.0f} in a pixel:", end=" ")
+        print("spectra turned by", degrees(match.by_mode["xray_energy"]), "degrees")
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit("usage: python docs/make_real_data_figures.py FOLDER_WITH_THE_DATA")
+    OUT.mkdir(parents=True, exist_ok=True)
+    for part in (noise, oxide_line_scan, gatan_cube, dacite):
+        print(f"\n== {part.__doc__}")
+        part(Path(sys.argv[1]))
