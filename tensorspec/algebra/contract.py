@@ -142,6 +142,8 @@ def squared_residual(
     """
     total, start = jnp.zeros((), jnp.float64), 0
     dtype = factors[0].dtype
+    # In the data's own units: a scale rounded to float32 would bias all entries the same way.
+    first = (factors[0].astype(jnp.float64) / scale).astype(dtype)
     # As matrices, row sums first: so the compiler makes one parallel loop of it and the model is never in memory.
     others = khatri_rao(factors[1:]).T
     along = [jnp.ones(len(f), jnp.float64) if u is None else u for f, u in zip(factors, rows, strict=True)]
@@ -150,17 +152,16 @@ def squared_residual(
         columns = khatri_rao([row.astype(jnp.float64)[:, None] for row in along[1:]])[:, 0]
     for index, block in enumerate(blocks):
         stop = start + block.shape[0]
-        model = jnp.matmul(factors[0][start:stop], others, precision=_EXACT)
-        data = block.reshape(block.shape[0], -1).astype(dtype) * scale.astype(dtype)
+        model = jnp.matmul(first[start:stop], others, precision=_EXACT)
+        data = block.reshape(block.shape[0], -1).astype(dtype)
         if weights is None:
             square = jnp.square((data - model).astype(jnp.float64))
         else:
-            weight = weights[index].reshape(data.shape).astype(dtype)
-            difference = data - weight * model
+            weight = weights[index].reshape(data.shape).astype(jnp.float64)
+            difference = (data - weight * model).astype(jnp.float64)
             square = jnp.where(weight > 0, jnp.square(difference) / jnp.where(weight > 0, weight, 1), 0)
-            square = square.astype(jnp.float64)
         if columns is not None:
             square = square * columns
         total = total + jnp.sum(square.sum(axis=1) * along[0][start:stop].astype(jnp.float64))
         start = stop
-    return total
+    return total * jnp.square(scale)

@@ -85,7 +85,8 @@ class CP(AbstractModel):
         row = tensor.rows[axis]
         # Weights that are a product of vectors go onto the factors, so that the data are read as they lie in memory.
         scaled = [f if u is None else f * u.astype(f.dtype)[:, None] for f, u in zip(own, tensor.rows, strict=True)]
-        right = contract.mttkrp(tensor.blocks, scaled, axis) * tensor.scale.astype(own[0].dtype)
+        # A scale or a weight rounded to float32 would bias every entry the same way, and with it the objective.
+        right = contract.mttkrp(tensor.blocks, scaled, axis).astype(jnp.float64) * tensor.scale * tensor.weight
         if tensor.dense is None:
             gram = contract.gram(own, axis, tensor.rows)
         else:
@@ -95,9 +96,9 @@ class CP(AbstractModel):
             ]
             gram = contract.weighted_gram(tensor.dense, halves, axis)
         if row is not None:
-            right = right * row.astype(right.dtype)[:, None]
+            right = right * row[:, None]
             gram = gram * row.astype(gram.dtype)[:, None, None]
-        return NormalEquations(gram, right).scaled(tensor.weight)
+        return NormalEquations(gram * tensor.weight, right.astype(own[0].dtype))
 
     def reconstruct(self, modes: tuple[str, ...], factors: Factors) -> Float[Array, "..."]:
         """Return the sum over components of the outer products."""
