@@ -20,6 +20,8 @@ __all__ = ["AOADMM"]
 
 # How often constraints that have no joint projection are gone through to make the result feasible.
 _FEASIBILITY_ROUNDS = 20
+# Share of the block's objective below which a rise is rounding; refusing it would stop the last digits.
+_ROUNDING = 1e-15
 
 
 class AOADMM(AbstractSolver):
@@ -109,7 +111,8 @@ class AOADMM(AbstractSolver):
             step = _gradient_step(members, block.factors, block.norms)
             lower = block_value(block, step) < block_value(block, result)
             result = [jnp.where(lower, a, b) for a, b in zip(step, result, strict=True)]
-        better = block_value(block, result) <= block_value(block, block.factors)
+        before = block_value(block, block.factors)
+        better = block_value(block, result) <= before + _ROUNDING * jnp.abs(before)
         result = [jnp.where(better, new, old) for new, old in zip(result, block.factors, strict=True)]
         return result, [[u * m.penalty for u in own] for own, m in zip(dual, members, strict=True)]
 

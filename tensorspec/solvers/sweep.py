@@ -36,6 +36,8 @@ RUNNING, CONVERGED, EXACT = 0, 1, 2
 _GROWTH, _CAP_GROWTH, _DECAY, _START = 1.05, 1.01, 1.5, 0.5
 _PATIENCE = 3
 _EXACT_SHARE = 1e-14
+# What rounding does to the objective of a sweep, as a share of the data's sum of squares.
+_ROUNDING = {jnp.dtype(jnp.float32): 1e-7, jnp.dtype(jnp.float64): 1e-15}
 
 
 class Program(NamedTuple):
@@ -136,7 +138,7 @@ def init_state(model: AbstractModel, program: Program, problem: Problem, factors
         mode: rule.prox(factors[mode], 0.0) if rule.splits <= 1 else _project_all(factors[mode], rule)
         for mode, rule in constraints.items()
     }
-    ready = program.plan.retract(ready, factors, weights)
+    ready = program.plan.retract(ready, {mode: _shape(ready[mode], constraints[mode]) for mode in ready}, weights)
     value, misfit, _ = objective(model, Problem(problem.tensors, constraints), ready)
     states = tuple(
         block.solver.init([ready[m] for m in block.modes], [constraints[m] for m in block.modes])
@@ -156,6 +158,13 @@ def init_state(model: AbstractModel, program: Program, problem: Problem, factors
         status=jnp.asarray(RUNNING, jnp.int32),
         sweeps=jnp.asarray(0, jnp.int32),
     )
+
+
+def _shape(values: Array, rule: ModeConstraints) -> Array:
+    """Return a factor with flat columns in place of zero ones, which no update could bring back to life."""
+    flat = jnp.ones_like(values)
+    flat = rule.prox(flat, 0.0) if rule.splits <= 1 else _project_all(flat, rule)
+    return jnp.where(jnp.any(values != 0, axis=0), values, flat)
 
 
 def _project_all(values: Array, rule: ModeConstraints) -> Array:
@@ -254,7 +263,8 @@ def _one_sweep(model: AbstractModel, program: Program, problem: Problem, state: 
     )
     penalty = sum((rule.value(factors[mode]) for mode, rule in constraints.items()), jnp.zeros((), jnp.float64))
     tried = misfit + penalty
-    accepted = tried <= state.objective
+    # A plain sweep leads down, so there a rise is rounding; refusing it would only undo what the solvers have learnt.
+    accepted = tried <= state.objective + jnp.where(state.plain, _rounding(factors) * problem.square_norm, 0.0)
 
     def keep(new: Any, old: Any) -> Any:
         return jax.tree.map(lambda a, b: jnp.where(accepted, a, b) if eqx.is_array(a) else a, new, old)
@@ -264,7 +274,7 @@ def _one_sweep(model: AbstractModel, program: Program, problem: Problem, state: 
         mode: keep(rule.update_state(factors[mode]), rule) if rule.stateful else rule
         for mode, rule in constraints.items()
     }
-    value = jnp.where(accepted, tried, state.objective)
+    value = jnp.where(accepted, jnp.minimum(tried, state.objective), state.objective)
     misfit = jnp.where(accepted, misfit, state.misfit)
     if any(rule.stateful for rule in constraints.values()):
         # What was learnt changes the objective itself; the next sweep is judged by the new one.
@@ -290,6 +300,10 @@ def _one_sweep(model: AbstractModel, program: Program, problem: Problem, state: 
     )
 
 
+def _rounding(factors: Factors) -> float:
+    return _ROUNDING[next(iter(factors.values())).dtype]
+
+
 def _judge(
     before: SweepState, after: SweepState, info: SweepInfo, tol: Array, total: Array, floor: float
 ) -> SweepState:
@@ -312,7 +326,7 @@ def _compiled(
     problem = eqx.combine(problem, problem_static)
     state = eqx.combine(arrays, state_static)
     total = problem.square_norm
-    floor = 1e-7 if next(iter(state.factors.values())).dtype == jnp.float32 else 1e-15
+    floor = _rounding(state.factors)
 
     def going(carry: tuple[Any, Array, Array, Array]) -> Array:
         current, count, _, _ = carry
