@@ -50,7 +50,7 @@ class AOADMM(AbstractSolver):
     Examples
     --------
     >>> AOADMM(inner=20)
-    AOADMM(inner=20, extrapolate=True)
+    AOADMM(inner=20)
     """
 
     inner: int = eqx.field(default=10, static=True)

@@ -44,7 +44,7 @@ class HALS(AbstractSolver):
     Examples
     --------
     >>> HALS(inner=1)
-    HALS(inner=1, extrapolate=True)
+    HALS(inner=1)
     """
 
     inner: int = eqx.field(default=5, static=True)
