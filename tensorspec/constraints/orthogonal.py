@@ -51,7 +51,7 @@ class SoftOrthogonal(AbstractQuadraticPenalty, Assumption, Resolvable, ChecksPar
     Examples
     --------
     >>> import numpy as np
-    >>> float(SoftOrthogonal(0.1).value(np.array([[1.0, 2.0], [0.0, 3.0]])))
+    >>> round(float(SoftOrthogonal(0.1).value(np.array([[1.0, 2.0], [0.0, 3.0]]))), 6)
     0.2
     """
 
