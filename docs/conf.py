@@ -1,8 +1,12 @@
 """Sphinx: MyST pages, the gallery from ``examples/``, the reference from docstrings.  Builds without a network."""
 
+import sys
 import warnings
+from pathlib import Path
 
 import tensorspec
+
+sys.path.insert(0, str(Path(__file__).parent))  # for gallery_figures
 
 project = "tensorspec"
 author = "tensorspec developers"
@@ -17,6 +21,7 @@ extensions = [
     "sphinx.ext.doctest",
     "sphinx.ext.mathjax",
     "sphinx_gallery.gen_gallery",
+    "sphinx-mathjax-offline",  # after mathjax, whose path it sets
 ]
 exclude_patterns = ["_build", "gallery/**/*.ipynb", "gallery/**/*.py"]
 
@@ -44,7 +49,9 @@ sphinx_gallery_conf = {
     "download_all_examples": False,
     "remove_config_comments": True,
     "show_memory": False,
-    "within_subsection_order": "FileNameSortKey",
+    "image_scrapers": ("matplotlib", "gallery_figures"),
+    "ignore_repr_types": r"matplotlib|tensorspec\.plot|list|tuple",
+    "within_subsection_order": "gallery_figures.reading_order",
 }
 warnings.filterwarnings("ignore", message="FigureCanvasAgg is non-interactive", category=UserWarning)
 
@@ -52,3 +59,4 @@ html_theme = "pydata_sphinx_theme"
 html_title = "tensorspec"
 html_theme_options = {"navigation_with_keys": False, "show_toc_level": 2}
 html_show_sourcelink = False
+html_sidebars = {"real-data": [], "development": []}  # pages without sections below them

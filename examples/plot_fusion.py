@@ -17,7 +17,7 @@ print(phantom)
 
 # %%
 # Both tensors have the dimensions ``y, x``, so they have the mode ``pixel`` in common and share its factor. Each has
-# its own weight in the fit: one over the variance of its noise, estimated from the data.
+# its own weight in the fit: one over the variance of its noise, which phantoms know and a fit else estimates.
 
 fused = ts.fit(phantom.data, ts.NMF(4))
 print(fused)
@@ -53,10 +53,10 @@ def angles(fit, name):
     return "   ".join(f"{np.degrees(np.arccos(np.clip(item[pairs], -1, 1))).mean():4.1f}" for item in (maps, spectra))
 
 
-print("degrees          maps   spectra")
+print("degrees        maps   spectra")
 for name in phantom.data:
-    print(f"{name:4s} alone        {angles(alone[name], name)}")
-    print(f"{name:4s}, together    {angles(fused, name)}")
+    print(f"{name:4s} alone      {angles(alone[name], name)}")
+    print(f"{name:4s} together   {angles(fused, name)}")
 
 # %%
 # EELS alone explains its data just as well, and is wrong: its spectra all lie on one falling background, and many

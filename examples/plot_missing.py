@@ -75,4 +75,4 @@ print(f"with what is missing: {angle(fit.maps('eels'), phantom.truth['maps']):.1
 # A prediction of what was not measured comes from the model: ``fit.reconstruct("edx")`` has EDX in every pixel.
 
 predicted = fit.reconstruct("edx").sum("xray_energy")
-predicted.plot(aspect=1.4, size=3)
+predicted.plot(yincrease=False, aspect=1.5, size=4)
