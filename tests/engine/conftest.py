@@ -1,0 +1,10 @@
+"""The engine is tested in float64, as `fit` runs it."""
+
+import jax
+import pytest
+
+
+@pytest.fixture(autouse=True, scope="module")
+def double_precision():
+    with jax.enable_x64(True):
+        yield
