@@ -190,7 +190,14 @@ def _draw(ax: Axes, values: xr.DataArray, colour: str, last: bool, unit: str) ->
     if values.ndim == 1:
         _draw_curve(ax, values, colour, last, unit)
     else:
-        _draw_image(ax, values, _norm(values)).set_title(unit, loc="left", fontsize="small")
+        bar = _draw_image(ax, values, _norm(values))
+        # Above the bar of a narrow map the unit would meet the name of the component.
+        name = bar.set_ylabel if _is_narrow(values) else bar.set_title
+        name(unit, loc="center" if _is_narrow(values) else "left", fontsize="small")
+
+
+def _is_narrow(values: xr.DataArray) -> bool:
+    return values.shape[1] < 0.5 * values.shape[0]
 
 
 def _projected(values: xr.DataArray, ndim: int) -> xr.DataArray:
@@ -251,7 +258,7 @@ def _draw_image(ax: Axes, values: xr.DataArray, norm: Normalize) -> Axes:
         _scale_bar(ax, across[0] * values.shape[1], unit, dark=_is_bright(image))
     else:
         ax.set(xlabel=_axis_label(values, str(values.dims[1])), ylabel=_axis_label(values, str(values.dims[0])))
-    bar = ax.inset_axes((1.04, 0.0, 0.05, 1.0))
+    bar = ax.inset_axes((1.2, 0.0, 0.3, 1.0) if _is_narrow(values) else (1.04, 0.0, 0.05, 1.0))
     assert ax.figure is not None
     ax.figure.colorbar(image, cax=bar)
     bar.spines[:].set_visible(False)
