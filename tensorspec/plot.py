@@ -191,13 +191,14 @@ def _draw(ax: Axes, values: xr.DataArray, colour: str, last: bool, unit: str) ->
         _draw_curve(ax, values, colour, last, unit)
     else:
         bar = _draw_image(ax, values, _norm(values))
-        # Above the bar of a narrow map the unit would meet the name of the component.
-        name = bar.set_ylabel if _is_narrow(values) else bar.set_title
-        name(unit, loc="center" if _is_narrow(values) else "left", fontsize="small")
+        if _is_narrow(values):  # above the bar it would meet the name of the component
+            bar.set_ylabel(unit, fontsize="small")
+        else:
+            bar.set_title(unit, loc="left", fontsize="small")
 
 
-def _is_narrow(values: xr.DataArray) -> bool:
-    return values.shape[1] < 0.5 * values.shape[0]
+def _is_narrow(image: xr.DataArray) -> bool:
+    return image.shape[1] < 0.5 * image.shape[0]
 
 
 def _projected(values: xr.DataArray, ndim: int) -> xr.DataArray:
