@@ -173,6 +173,7 @@ class ModeConstraints(eqx.Module):
             return values
         for index in self._proximal[split]:
             member = self.members[index]
+            assert isinstance(member, (AbstractHardConstraint, AbstractPenalty))
             columns = self._acting(member)
             everywhere = len(columns) == self.rank
             if column is not None:
