@@ -139,7 +139,7 @@ def plan_scale(
         raise UnknownMode(f"scale={scale!r}: these data have modes {modes}.{suggest(scale, modes)}")
     holders = {mode: [k for k, tensor in enumerate(tensors) if mode in tensor] for mode in modes}
     main, carriers = _choose_carriers(tensors, modes, holders, fixed, scale)
-    partners = _choose_partners(tensors, holders, main, fixed)
+    partners = _choose_partners(tensors, holders, main, fixed, scale_free)
     found: dict[tuple[tuple[str, ...], tuple[int | None, ...], tuple[tuple[str, int], ...]], list[bool]] = {}
     for column in range(rank):
         held = {mode for mode in modes if fixed[mode][column]}
@@ -194,16 +194,18 @@ def _choose_partners(
     holders: Mapping[str, list[int]],
     main: str,
     fixed: Mapping[str, tuple[bool, ...]],
+    scale_free: Mapping[str, bool],
 ) -> dict[str, int]:
     """Return the modes that are normalised jointly, each with its tensor; none where the carrier is not shared.
 
-    A tensor offers one mode for all components: two modes of one tensor could not be updated together.
+    A tensor offers one mode for all components, as two modes of one tensor could not be updated together: one without
+    a penalty where there is one, so that penalties act on shapes whatever the order of the dimensions; else the last.
     """
     found: dict[str, int] = {}
     for k in holders[main]:
         private = [mode for mode in tensors[k] if holders[mode] == [k] and mode != main]
         if private:
-            found[min(reversed(private), key=lambda mode: sum(fixed[mode]))] = k
+            found[min(reversed(private), key=lambda mode: (sum(fixed[mode]), not scale_free[mode]))] = k
     return found if 1 < len(holders[main]) == len(found) else {}
 
 

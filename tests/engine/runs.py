@@ -19,7 +19,7 @@ def planted(modes, rng, rank=RANK, factors=None):
     factors = factors or {mode: rng.random((SIZES[mode], rank)) for mode in modes}
     letters = "abcdefgh"[: len(modes)]
     terms = ",".join(f"{letter}r" for letter in letters)
-    return xr.DataArray(np.einsum(f"{terms}->{letters}", *[factors[mode] for mode in modes]), dims=modes)
+    return xr.DataArray(np.einsum(f"{terms}->{letters}", *[factors[mode] for mode in modes]), dims=tuple(modes))
 
 
 def noisy(modes, rng, level=0.1, rank=RANK):
@@ -37,7 +37,9 @@ def prepared(data, model, *, solver="auto", mask=None, weights=None, loss=None, 
 def random_factors(problem, seed, signed=False):
     rng = np.random.default_rng(seed)
     draw = rng.standard_normal if signed else rng.random
-    return {mode: jnp.asarray(draw((own.size, problem.model.rank)), problem.dtype) for mode, own in problem.labels.items()}
+    return {
+        mode: jnp.asarray(draw((own.size, problem.model.rank)), problem.dtype) for mode, own in problem.labels.items()
+    }
 
 
 def sweeps(problem, factors, count=LENGTH, tol=0.0):

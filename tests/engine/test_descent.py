@@ -64,7 +64,9 @@ def check(problem, constraints, unit, expected, signed=False, starts=3):
         assert np.max(np.diff(tried) / np.abs(tried[:-1])) < 1e-12
         factors = {mode: np.asarray(values) for mode, values in last.factors.items()}
         for mode in unit:
-            columns = [r for r in range(RANK) if not (mode == "e" and problem.problem.constraints["e"].fixed_columns[r])]
+            columns = [
+                r for r in range(RANK) if not (mode == "e" and problem.problem.constraints["e"].fixed_columns[r])
+            ]
             np.testing.assert_allclose(np.linalg.norm(factors[mode][:, columns], axis=0), 1, rtol=1e-12)
         own = expected(factors) + penalties(constraints, factors)
         np.testing.assert_allclose(float(last.objective), own, rtol=1e-10)

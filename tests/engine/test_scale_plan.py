@@ -116,3 +116,15 @@ def test_a_norm_is_free_only_if_nothing_feels_the_move():
     # The scale of e goes to t, whose norm holds it down together with s, and from there to p.
     assert free(["pet", "ps"], "p") == {("e",): False, ("t", "s"): False}
     assert free(["pet", "ps"], "") == {("e",): True, ("t", "s"): True}
+
+
+@pytest.mark.parametrize("order", ["pet", "pte"])
+def test_partners_are_modes_without_a_penalty_whatever_the_order(order):
+    def partners(penalised):
+        tensors = [tuple(order), ("p", "s")]
+        modes = {mode for tensor in tensors for mode in tensor}
+        plan = plan_scale(tensors, 1, dict.fromkeys(modes, (False,)), {mode: mode not in penalised for mode in modes})
+        return plan.normalisations[-1].modes
+
+    assert partners("es") == ("t", "s")
+    assert partners("ps") == (order[-1], "s")

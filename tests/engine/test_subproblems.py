@@ -15,7 +15,7 @@ from tensorspec.solvers.base import Block, block_value
 
 from . import reference
 
-SIZE, RANK, POINTS = 9, 3, 30
+SIZE, RANK, POINTS = 6, 3, 20
 RNG = np.random.default_rng(11)
 DESIGN = RNG.standard_normal((POINTS, RANK))
 DATA = RNG.standard_normal((SIZE, POINTS)) + RNG.random((SIZE, RANK)) @ DESIGN.T
@@ -120,7 +120,7 @@ def by_quadratic_program(constraints, kind):
     ]
     start = np.clip(np.full(2 * SIZE * RANK, 0.2), [lo for lo, _ in both], [hi for _, hi in both])
     found = minimize(
-        value, start, jac=True, bounds=both, constraints=equal, method="SLSQP", options={"maxiter": 2000, "ftol": 1e-13}
+        value, start, jac=True, bounds=both, constraints=equal, method="SLSQP", options={"maxiter": 2000, "ftol": 1e-12}
     )
     return float(found.fun)
 
