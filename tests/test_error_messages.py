@@ -179,6 +179,7 @@ def test_options(eels):
     refused(ts.InvalidArgument, "solver='hals'", "ts.HALS()", data=eels, solver="hals")
     refused(ts.InvalidArgument, "start='random'", "ts.Random()", data=eels, start="random")
     refused(ts.InvalidArgument, "restarts=0", data=eels, restarts=0)
+    refused(ts.InvalidArgument, "seed=-1", data=eels, seed=-1)
     refused(ts.InvalidArgument, "max_sweeps=1.5", data=eels, max_sweeps=1.5)
     refused(ts.InvalidArgument, "tol=nan", data=eels, tol=float("nan"))
     refused(ts.InvalidArgument, "time_limit=-1", data=eels, time_limit=-1)

@@ -118,6 +118,7 @@ def fit(
     _check_options(model, solver, start, tol, progress, time_limit)
     count = check_count("restarts", restarts)
     limit = check_count("max_sweeps", max_sweeps)
+    seed = check_count("seed", seed, least=0)
     for name, tensor in tensors.items():
         check_kind(name, tensor)
     plan = check_memory(tensors, masked=mask is not None)

@@ -44,7 +44,12 @@ def make_starts(start: Any, gathered: Gathered, count: int, seed: int) -> list[t
             f"restarts={count} with start={constructor_repr(start)}: this start is the same every time; "
             "use restarts=1, or start=ts.Random()"
         )
-    return [(item, seed + k) for k, item in enumerate(chosen)]
+    return [(item, seed if k == 0 else _seed_of(seed, k)) for k, item in enumerate(chosen)]
+
+
+def _seed_of(seed: int, restart: int) -> int:
+    """Return the seed of a restart, such that fits with neighbouring seeds share no start."""
+    return int(np.random.SeedSequence([seed, restart]).generate_state(1)[0])
 
 
 def _given_factors(source: Any, gathered: Gathered) -> dict[str, np.ndarray]:
