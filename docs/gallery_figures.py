@@ -3,19 +3,19 @@
 from sphinx_gallery.scrapers import figure_rst
 from sphinx_gallery.sorting import FunctionSortKey
 
-import tensorspec.plot
+from tensorspec.plot.canvas import NotebookFigure
 
 ORDER = ["plot_nmf.py", "plot_fusion.py", "plot_order3.py", "plot_missing.py", "plot_custom_constraint.py"]
 
 reading_order = FunctionSortKey(ORDER.index, "reading order")
 drawn = []
-make = tensorspec.plot._new_figure
+make = NotebookFigure.__init__
 
 
-def remember(width, height):
+def remember(figure, *args, **kwargs):
     """Make a figure as ever, and keep it until its block of the example has ended."""
-    drawn.append(make(width, height))
-    return drawn[-1]
+    make(figure, *args, **kwargs)
+    drawn.append(figure)
 
 
 def scrape(block, block_vars, gallery_conf):
@@ -30,5 +30,5 @@ def scrape(block, block_vars, gallery_conf):
 
 
 def _get_sg_image_scraper():
-    tensorspec.plot._new_figure = remember
+    NotebookFigure.__init__ = remember
     return scrape

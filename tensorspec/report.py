@@ -213,6 +213,11 @@ def _json(value: Any) -> str:
 def _embedded(figure: Figure) -> str:
     """Return a figure as a data address: sharp at every size, and nothing to load."""
     buffer = io.StringIO()
+    # The last bits of a layout differ from one drawing to the next, and with them the names of parts of the file.
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    for ax in figure.axes:
+        ax.set_position(tuple(np.round(ax.get_position().bounds, 6)))
     with rc_context({"svg.hashsalt": "tensorspec"}):
         figure.savefig(buffer, format="svg", metadata={"Date": None})
     return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue().encode()).decode()

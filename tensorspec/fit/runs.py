@@ -76,30 +76,25 @@ def _given_factors(source: Any, gathered: Gathered) -> dict[str, np.ndarray]:
 def _spread_strengths(
     arrays: dict[str, np.ndarray], strengths: Mapping[str, np.ndarray], gathered: Gathered
 ) -> dict[str, np.ndarray]:
-    """Put strengths in data units onto factors: on the carrier, and where it is shared, on a partner of each tensor."""
-    plan, result = gathered.program.plan, dict(arrays)
-    fixed = {mode: np.asarray(rule.fixed_columns) for mode, rule in gathered.problem.constraints.items()}
-    groups: dict[str, list[int]] = {}
-    for k, carrier in enumerate(plan.carriers):
-        groups.setdefault(carrier, []).append(k)
-    keys = list(gathered.names)
-    for carrier, members in groups.items():
-        scaled = {k: strengths[keys[k]] * gathered.scales[k] for k in members}
-        if len(members) == 1:
-            result[carrier] = result[carrier] * scaled[members[0]]
-            continue
-        amplitude = np.sqrt(sum(gathered.weights[k] * scaled[k] ** 2 for k in members))
-        amplitude = np.where(amplitude > 0, amplitude, 1.0)
-        result[carrier] = result[carrier] * amplitude
-        for k in members:
-            private = [
-                mode
-                for mode in gathered.names[keys[k]]
-                if mode != carrier and sum(mode in own for own in gathered.names.values()) == 1
-            ]
-            if private:
-                ratio = np.where(fixed[private[-1]], 1.0, scaled[k] / amplitude)
-                result[private[-1]] = result[private[-1]] * ratio
+    """Put strengths in data units onto those factors whose scale no constraint fixes, the carriers before others."""
+    names, carriers = list(gathered.names.values()), gathered.program.plan.carriers
+    modes = list(arrays)
+    incidence = np.array([[float(mode in own) for mode in modes] for own in names])
+    cheap = np.where([mode in carriers or incidence[:, k].sum() == 1 for k, mode in enumerate(modes)], 1.0, 1e-3)
+    free = ~np.array([np.asarray(gathered.problem.constraints[mode].fixed_columns) for mode in modes])
+    scaled = np.array([strengths[key] * s for key, s in zip(gathered.names, gathered.scales, strict=True)])
+    # A component that one tensor does not show has no logarithm there; next to nothing will do.
+    shown = np.maximum(scaled, 1e-12 * scaled.max(axis=0, initial=0.0))
+    result = dict(arrays)
+    for column in np.flatnonzero(scaled.max(axis=0, initial=0.0) > 0):
+        ease = cheap * free[:, column]
+        powers = ease * np.linalg.lstsq(incidence * ease, np.log(shown[:, column]), rcond=None)[0]
+        for mode, power in zip(modes, powers, strict=True):
+            result[mode] = result[mode].copy()
+            result[mode][:, column] *= np.exp(power)
+    for column in np.flatnonzero(scaled.max(axis=0, initial=0.0) == 0):
+        for mode in carriers:
+            result[mode] = np.where(np.arange(len(free[0])) == column, 0.0, result[mode])
     return result
 
 

@@ -154,8 +154,11 @@ def _call(plugin: Mapping[str, Any], path: Path, lazy: bool, options: Mapping[st
 
 
 def _options(plugin: Mapping[str, Any]) -> list[str] | None:
-    """Return the options of a reader, or None if it takes any."""
-    parameters = inspect.signature(importlib.import_module(plugin["api"]).file_reader).parameters.values()
+    """Return the options of a reader, or None if it takes any; none at all if it needs a package that is missing."""
+    try:
+        parameters = inspect.signature(importlib.import_module(plugin["api"]).file_reader).parameters.values()
+    except ImportError:
+        return []
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
         return None
     return [parameter.name for parameter in parameters if parameter.name not in ("filename", "lazy")]

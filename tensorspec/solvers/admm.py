@@ -238,7 +238,9 @@ def _gradient_step(
         return (count < 40) & jnp.any(held & (norm == 0))
 
     start = jnp.where(steepest > 0, steepest, 1.0)
-    multiple, _ = jax.lax.while_loop(vanished, lambda state: (2 * state[0] + size, state[1] + 1), (start, 0))
+    multiple, _ = jax.lax.while_loop(
+        vanished, lambda state: (2 * state[0] + size, state[1] + 1), (start, jnp.asarray(0))
+    )
     return [own[0] for own in _normalise_splits([[value] for value in moved(multiple)], factors, norms)]
 
 

@@ -185,7 +185,9 @@ def _bound_step(
         multiple, count = state
         return ~skip & (count < 40) & ~jnp.any(jnp.stack([jnp.any(value != 0) for value in minimiser(multiple)]))
 
-    multiple, _ = jax.lax.while_loop(nothing, lambda state: (2 * state[0] + size, state[1] + 1), (steepest, 0))
+    multiple, _ = jax.lax.while_loop(
+        nothing, lambda state: (2 * state[0] + size, state[1] + 1), (steepest, jnp.asarray(0))
+    )
     return minimiser(multiple)
 
 

@@ -53,7 +53,10 @@ def test_bruker_maps_at_three_doses(shared_data):
 
 @pytest.mark.parametrize(
     ("file", "shape"),
-    [("espm_eds/88_ES-LP_G8_selection2_cropped2.hspy", (80, 80, 1917)), ("sio2_eds/SiO2_EDS_SI.hspy", (128, 128, 2048))],
+    [
+        ("espm_eds/88_ES-LP_G8_selection2_cropped2.hspy", (80, 80, 1917)),
+        ("sio2_eds/SiO2_EDS_SI.hspy", (128, 128, 2048)),
+    ],
 )
 def test_sparse_stem_edx(shared_data, file, shape):
     data = ts.load(shared_data / file)
