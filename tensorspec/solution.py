@@ -352,7 +352,7 @@ class Fit:
         return save_fit(self, path)
 
     def to_hyperspy(self, name: str | None = None) -> Any:
-        """Return the component spectra as a HyperSpy signal in counts, metadata and elements intact."""
+        """Return ``{"spectra": ..., "maps": ...}`` as HyperSpy signals in counts, metadata and elements intact."""
         from tensorspec.io.hyperspy import to_hyperspy
 
         return self._each(name, lambda key: to_hyperspy(self, key))
