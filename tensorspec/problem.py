@@ -34,6 +34,8 @@ class Tensor(eqx.Module):
         Dense weights, cut as the data are, or None.
     square_norm
         Weighted sum of squares of the scaled data.
+    seen
+        Which components the tensor has; None for all.
     """
 
     modes: tuple[str, ...] = eqx.field(static=True)
@@ -43,6 +45,14 @@ class Tensor(eqx.Module):
     rows: tuple[Float[Array, " size"] | None, ...]
     dense: tuple[Num[Array, "..."], ...] | None
     square_norm: Float[Array, ""]
+    seen: tuple[bool, ...] | None = eqx.field(static=True, default=None)
+
+    def own(self, factors: Factors) -> list[Float[Array, "size rank"]]:
+        """Return the factors of its modes, in order, components that it does not have set to zero."""
+        found = [factors[mode] for mode in self.modes]
+        if self.seen is None:
+            return found
+        return [factor * jnp.asarray(self.seen, factor.dtype) for factor in found]
 
 
 class Problem(eqx.Module):

@@ -111,6 +111,8 @@ def plan_scale(
     fixed: Mapping[str, tuple[bool, ...]],
     scale_free: Mapping[str, bool],
     scale: str | None = None,
+    seen: Sequence[Sequence[bool]] | None = None,
+    apart: bool = False,
 ) -> ScalePlan:
     """Return who carries the scale.
 
@@ -126,6 +128,11 @@ def plan_scale(
         For each mode, whether its constraints do not change when a column is scaled.
     scale
         The mode asked for, or None for the rule.
+    seen
+        For each tensor, the components that it has; None for all.
+    apart
+        Whether every tensor carries its own amplitudes, on its last mode that no other has, so that a shared mode is
+        at unit norm and a penalty can act on the strength of a component in one tensor.
 
     Raises
     ------
@@ -138,12 +145,17 @@ def plan_scale(
     if scale is not None and scale not in modes:
         raise UnknownMode(f"scale={scale!r}: these data have modes {modes}.{suggest(scale, modes)}")
     holders = {mode: [k for k, tensor in enumerate(tensors) if mode in tensor] for mode in modes}
-    main, carriers = _choose_carriers(tensors, modes, holders, fixed, scale)
+    main, carriers = _choose_carriers(tensors, modes, holders, fixed, scale, apart)
     partners = _choose_partners(tensors, holders, main, fixed, scale_free)
     found: dict[tuple[tuple[str, ...], tuple[int | None, ...], tuple[tuple[str, int], ...]], list[bool]] = {}
     for column in range(rank):
         held = {mode for mode in modes if fixed[mode][column]}
-        for key in _normalise_column(tensors, modes, main, carriers, partners, held):
+        having = [k for k in range(len(tensors)) if seen is None or seen[k][column]]
+        own = [tensors[k] for k in having]
+        there = [mode for mode in modes if any(mode in tensor for tensor in own)]
+        carrying = tuple(carriers[k] for k in having)
+        joint = {mode: k for mode, k in partners.items() if k in having}
+        for key in _normalise_column(own, there, main, carrying, joint if len(joint) > 1 else {}, held):
             found.setdefault(key, [False] * rank)[column] = True
     items = [
         Normalisation(names, weights, tuple(columns), exponents, all(scale_free[mode] for mode, _ in exponents))
@@ -171,6 +183,7 @@ def _choose_carriers(
     holders: Mapping[str, list[int]],
     fixed: Mapping[str, tuple[bool, ...]],
     scale: str | None,
+    apart: bool,
 ) -> tuple[str, tuple[str, ...]]:
     def last_free(tensor: tuple[str, ...]) -> str:
         private = [m for m in tensor if len(holders[m]) == 1 and not all(fixed[m])]
@@ -183,7 +196,7 @@ def _choose_carriers(
             "scale; let another mode carry the amplitudes (scale=None)"
         )
     main = scale or max(modes, key=lambda mode: (len(holders[mode]), -modes.index(mode)))
-    if scale is None and all(fixed[main]):
+    if scale is None and (apart or all(fixed[main])):
         carriers = tuple(last_free(tensor) for tensor in tensors)
         return carriers[0], carriers
     return main, tuple(main if main in tensor else last_free(tensor) for tensor in tensors)

@@ -13,6 +13,7 @@ import xarray as xr
 
 from tensorspec.constraints.base import AbstractConstraint, Assumption, Context, Resolvable
 from tensorspec.constraints.compose import ModeConstraints, check_partners, combine
+from tensorspec.coupling.sharing import components_seen
 from tensorspec.errors import InvalidArgument, RankOutOfRange, UnknownMode, suggest
 from tensorspec.fit.alignment import align_values
 from tensorspec.fit.validate import CleanTensor, by_tensor, clean
@@ -83,6 +84,7 @@ def gather(
     order = sorted(labels, key=lambda mode: mode != "pixel")
     sizes = {mode: labels[mode].size for mode in order}
     _check_model(model, sizes, names, labels)
+    seen = components_seen(model.share, keys, model.rank)
     masks = by_tensor(mask, keys, "mask", None)
     cleaned = {key: clean(key, tensors[key], masks[key], names[key], labels) for key in keys}
     double = any(c.values.dtype == np.float64 or _too_large_for_float32(c.values) for c in cleaned.values())
@@ -106,7 +108,10 @@ def gather(
     rules = {mode: ModeConstraints(items, model.rank) for mode, items in combined.items()}
     resolved = _resolve(rules, labels, names, scales, model, level)
     scale_plan = _plan(resolved, names, model)
-    built = {key: build_tensor(names[key], cleaned[key], entry[key], scales[key], found[key], dtype) for key in keys}
+    built = {
+        key: build_tensor(names[key], cleaned[key], entry[key], scales[key], found[key], dtype, own)
+        for key, own in zip(keys, seen, strict=True)
+    }
     per_row = {
         mode: any(
             mode in built[key].modes
@@ -122,7 +127,7 @@ def gather(
         problem=Problem(tuple(built.values()), resolved),
         program=Program(scale_plan, blocks),
         without=_without_assumptions(tuple(built.values()), resolved, names, model, per_row, chosen),
-        model=dataclasses.replace(model, constraints={}),
+        model=dataclasses.replace(model, constraints={}, share=None),
         labels={mode: labels[mode] for mode in order},
         names=names,
         clean=cleaned,
@@ -247,7 +252,8 @@ def _plan(
 ) -> ScalePlan:
     fixed = {mode: rule.fixed_columns for mode, rule in rules.items()}
     free = {mode: rule.scale_free for mode, rule in rules.items()}
-    return plan_scale(list(names.values()), model.rank, fixed, free, model.scale)
+    seen = [own or (True,) * model.rank for own in components_seen(model.share, list(names), model.rank)]
+    return plan_scale(list(names.values()), model.rank, fixed, free, model.scale, seen)
 
 
 def _without_assumptions(
@@ -298,7 +304,13 @@ def traced(leaf: Any) -> Any:
 
 
 def build_tensor(
-    names: tuple[str, ...], values: CleanTensor, entry: EntryWeights, scale: float, weight: float, dtype: np.dtype
+    names: tuple[str, ...],
+    values: CleanTensor,
+    entry: EntryWeights,
+    scale: float,
+    weight: float,
+    dtype: np.dtype,
+    seen: tuple[bool, ...] | None = None,
 ) -> Tensor:
     """Return a tensor of the problem."""
     stored, dense = values.values, entry.dense
@@ -314,6 +326,7 @@ def build_tensor(
         rows=tuple(None if row is None else jnp.asarray(row, jnp.float64) for row in entry.rows),
         dense=None if dense is None else (jnp.asarray(dense),),
         square_norm=jnp.asarray(square, jnp.float64),
+        seen=seen,
     )
 
 

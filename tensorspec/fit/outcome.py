@@ -36,6 +36,7 @@ def read_out(
     fixed: Mapping[str, Sequence[bool]],
     measured: Mapping[str, np.ndarray | None],
     keep_order: bool,
+    seen: Sequence[Sequence[bool] | None] | None = None,
 ) -> Outcome:
     """Return factors and strengths in data units.
 
@@ -55,6 +56,8 @@ def read_out(
         For each mode, which of its points any tensor has measured; None for all.
     keep_order
         Whether the components already have numbers.
+    seen
+        For each tensor, which components it has; None for all.
     """
     rank = next(iter(factors.values())).shape[1]
     unit: dict[str, np.ndarray] = {}
@@ -62,9 +65,9 @@ def read_out(
     sizes: dict[str, np.ndarray] = {}
     for mode, values in factors.items():
         columns = np.asarray(values).copy()
-        seen = measured[mode]
-        if seen is not None:
-            columns[~seen] = 0
+        points = measured[mode]
+        if points is not None:
+            columns[~points] = 0
         held = np.asarray(fixed[mode])
         owners = [k for k, carrier in enumerate(carriers) if carrier == mode]
         back = 1 / scales[owners[0]] if len(owners) == 1 else 1.0
@@ -74,13 +77,15 @@ def read_out(
         columns = (columns / factor).astype(columns.dtype)
         norms[mode] = np.where(held, 1 / back, norm)
         sizes[mode] = np.where(held, norm * back, np.where(alive, 1.0, 0.0))
-        if seen is not None:
-            columns[~seen] = np.nan
+        if points is not None:
+            columns[~points] = np.nan
         unit[mode] = columns
     weights = np.empty((len(tensors), rank))
     energy = np.zeros(rank)
     for k, modes in enumerate(tensors):
         strength = np.prod([norms[mode] for mode in modes], axis=0)
+        own = None if seen is None else seen[k]
+        strength = strength if own is None else strength * np.asarray(own)
         weights[k] = strength / scales[k]
         energy += np.square(strength * np.prod([sizes[mode] for mode in modes], axis=0))
     order = np.arange(rank) if keep_order else np.argsort(-energy, kind="stable")

@@ -75,10 +75,15 @@ def finish(
     keys, problem = list(tensors), gathered.problem
     value, _, squares = objective(gathered.model, Problem(problem.tensors, run.state.constraints), run.state.factors)
     fixed = {mode: rule.fixed_columns for mode, rule in problem.constraints.items()}
-    numbered = isinstance(start, From) or any(
-        item.components is not None or isinstance(item, Fixed)
-        for rule in problem.constraints.values()
-        for item in rule.members
+    shared = model.share is not None and not isinstance(model.share, str)
+    numbered = (
+        isinstance(start, From)
+        or shared
+        or any(
+            item.components is not None or isinstance(item, Fixed)
+            for rule in problem.constraints.values()
+            for item in rule.members
+        )
     )
     outcome = read_out(
         {mode: np.asarray(factor) for mode, factor in run.state.factors.items()},
@@ -88,6 +93,7 @@ def finish(
         fixed,
         gathered.measured,
         numbered,
+        [tensor.seen for tensor in problem.tensors],
     )
     numbers = {"component": np.arange(1, model.rank + 1)}
     explained = [

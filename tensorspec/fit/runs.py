@@ -35,7 +35,9 @@ __all__ = ["make_starts", "open_checkpoint", "run_all"]
 def make_starts(start: Any, gathered: Gathered, count: int, seed: int) -> list[tuple[AbstractStart, int]]:
     """Return what each restart begins from, and its seed."""
     nonnegative = all(rule.nonnegative for rule in gathered.problem.constraints.values())
-    first = (NNDSVD() if nonnegative else Random()) if isinstance(start, str) else start
+    apart = any(tensor.seen is not None for tensor in gathered.problem.tensors)
+    # The singular vectors of all tensors together do not know which component is whose.
+    first = (NNDSVD() if nonnegative and not apart else Random()) if isinstance(start, str) else start
     if isinstance(first, From):
         first = From(_given_factors(first.source, gathered))
     chosen = [first] + [first if first.random or not isinstance(start, str) else Random()] * (count - 1)
@@ -81,6 +83,7 @@ def _spread_strengths(
     modes = list(arrays)
     incidence = np.array([[float(mode in own) for mode in modes] for own in names])
     cheap = np.where([mode in carriers or incidence[:, k].sum() == 1 for k, mode in enumerate(modes)], 1.0, 1e-3)
+    seen = np.array([t.seen or (True,) * len(next(iter(strengths.values()))) for t in gathered.problem.tensors])
     free = ~np.array([np.asarray(gathered.problem.constraints[mode].fixed_columns) for mode in modes])
     scaled = np.array([strengths[key] * s for key, s in zip(gathered.names, gathered.scales, strict=True)])
     # A component that one tensor does not show has no logarithm there; next to nothing will do.
@@ -88,7 +91,8 @@ def _spread_strengths(
     result = dict(arrays)
     for column in np.flatnonzero(scaled.max(axis=0, initial=0.0) > 0):
         ease = cheap * free[:, column]
-        powers = ease * np.linalg.lstsq(incidence * ease, np.log(shown[:, column]), rcond=None)[0]
+        own = seen[:, column]
+        powers = ease * np.linalg.lstsq(incidence[own] * ease, np.log(shown[own, column]), rcond=None)[0]
         for mode, power in zip(modes, powers, strict=True):
             result[mode] = result[mode].copy()
             result[mode][:, column] *= np.exp(power)
@@ -111,6 +115,11 @@ def start_factors(gathered: Gathered, start: AbstractStart, seed: int) -> Factor
         dtype=gathered.dtype,
     )
     found = start.factors(context, seed)
+    for mode in found:
+        having = [t.seen for t in gathered.problem.tensors if mode in t.modes]
+        owned = [seen for seen in having if seen is not None]
+        if len(owned) == len(having):
+            found[mode] = np.where(np.any(owned, axis=0), found[mode], 0)
     for mode, seen in gathered.measured.items():
         if seen is not None:
             found[mode] = np.where(seen[:, None], found[mode], 0)

@@ -51,6 +51,7 @@ class AbstractModel(eqx.Module):
     rank: eqx.AbstractVar[int]
     constraints: eqx.AbstractVar[Mapping[str, tuple[AbstractConstraint, ...]]]
     scale: eqx.AbstractVar[str | None]
+    share: eqx.AbstractVar[Mapping[str, tuple[int, ...]] | str | None]
 
     @abc.abstractmethod
     def constraints_for(self, mode: str) -> tuple[AbstractConstraint, ...]:

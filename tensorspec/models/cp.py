@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -14,6 +14,7 @@ from tensorspec.algebra import contract
 from tensorspec.algebra.normal_equations import NormalEquations
 from tensorspec.constraints.base import AbstractConstraint
 from tensorspec.constraints.nonnegative import NonNegative
+from tensorspec.coupling.sharing import as_share
 from tensorspec.errors import RankOutOfRange
 from tensorspec.models.base import AbstractModel, as_constraints
 from tensorspec.problem import Factors, Tensor
@@ -45,6 +46,9 @@ class CP(AbstractModel):
     scale
         The mode that carries the amplitudes; by default the shared mode, else the first (where a constraint fixes the
         scale of that mode, each tensor's last).
+    share
+        Which components a tensor has, by its name and counted from 1, for example ``{"eels": [1, 2, 3]}``; a tensor
+        that is not named has all of them.
     everywhere
         Constraints that every mode has beside its own.
 
@@ -68,6 +72,7 @@ class CP(AbstractModel):
     rank: int = eqx.field(converter=_as_rank, static=True)
     constraints: Mapping[str, tuple[AbstractConstraint, ...]] = eqx.field(converter=as_constraints, default=None)
     scale: str | None = eqx.field(default=None, static=True)
+    share: Mapping[str, tuple[int, ...]] | str | None = eqx.field(converter=as_share, default=None)
     everywhere: tuple[AbstractConstraint, ...] = eqx.field(converter=_as_tuple, default=(), kw_only=True)
 
     def constraints_for(self, mode: str) -> tuple[AbstractConstraint, ...]:
@@ -81,7 +86,7 @@ class CP(AbstractModel):
     def normal_equations(self, tensor: Tensor, factors: Factors, mode: str) -> NormalEquations:
         """Return Gram products and MTTKRP; see the base class."""
         axis = tensor.modes.index(mode)
-        own = [factors[name] for name in tensor.modes]
+        own = tensor.own(factors)
         row = tensor.rows[axis]
         # Weights that are a product of vectors go onto the factors, so that the data are read as they lie in memory.
         scaled = [f if u is None else f * u.astype(f.dtype)[:, None] for f, u in zip(own, tensor.rows, strict=True)]
@@ -106,11 +111,16 @@ class CP(AbstractModel):
 
     def squared_residual(self, tensor: Tensor, factors: Factors) -> Float[Array, ""]:
         """Return the weighted sum of squared residuals; see the base class."""
-        own = [factors[name] for name in tensor.modes]
+        own = tensor.own(factors)
         return contract.squared_residual(tensor.blocks, own, tensor.scale, tensor.rows, tensor.dense)
 
 
-def NMF(rank: int, constraints: Mapping[str, Any] | None = None, scale: str | None = None) -> CP:
+def NMF(
+    rank: int,
+    constraints: Mapping[str, Any] | None = None,
+    scale: str | None = None,
+    share: Mapping[str, Sequence[int]] | None = None,
+) -> CP:
     """Return `CP` with `NonNegative` on every mode, the given constraints added.
 
     Parameters
@@ -121,6 +131,8 @@ def NMF(rank: int, constraints: Mapping[str, Any] | None = None, scale: str | No
         One constraint or a list for each mode that has more than non-negativity.
     scale
         The mode that carries the amplitudes; see `CP`.
+    share
+        Which components a tensor has; see `CP`.
 
     Returns
     -------
@@ -143,4 +155,4 @@ def NMF(rank: int, constraints: Mapping[str, Any] | None = None, scale: str | No
     >>> NMF(3).constraints_for("energy_loss")
     (NonNegative(),)
     """
-    return CP(rank, constraints, scale, everywhere=(NonNegative(),))
+    return CP(rank, constraints, scale, as_share(share), everywhere=(NonNegative(),))

@@ -1,0 +1,1 @@
+"""How tensors of one fit are tied to each other beyond the modes that they share."""
