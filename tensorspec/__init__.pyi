@@ -6,6 +6,7 @@ from .constraints.nonnegative import NonNegative as NonNegative
 from .constraints.orthogonal import SoftOrthogonal as SoftOrthogonal
 from .constraints.simplex import SumToOne as SumToOne
 from .constraints.sparse import Sparse as Sparse
+from .coupling.links import Link as Link
 from .diagnose.match import compare as compare
 from .errors import AmbiguousFile as AmbiguousFile
 from .errors import ConstraintConflict as ConstraintConflict

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -56,10 +57,11 @@ class Tensor(eqx.Module):
 
 
 class Problem(eqx.Module):
-    """Tensors, and the constraints of every mode."""
+    """Tensors, the constraints of every mode, and what ties modes softly."""
 
     tensors: tuple[Tensor, ...]
     constraints: Mapping[str, ModeConstraints]
+    links: tuple[Any, ...] = ()  # of coupling/links.py, which stands above this file
 
     @property
     def square_norm(self) -> Float[Array, ""]:

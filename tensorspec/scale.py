@@ -12,7 +12,7 @@ a vector that sums to zero over the modes of every tensor (the null space of the
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import jax.numpy as jnp
@@ -113,6 +113,7 @@ def plan_scale(
     scale: str | None = None,
     seen: Sequence[Sequence[bool]] | None = None,
     apart: bool = False,
+    linked: Collection[str] = (),
 ) -> ScalePlan:
     """Return who carries the scale.
 
@@ -133,6 +134,8 @@ def plan_scale(
     apart
         Whether every tensor carries its own amplitudes, on its last mode that no other has, so that a shared mode is
         at unit norm and a penalty can act on the strength of a component in one tensor.
+    linked
+        Modes that are compared with another one, so that they carry no amplitudes where another mode can.
 
     Raises
     ------
@@ -145,7 +148,7 @@ def plan_scale(
     if scale is not None and scale not in modes:
         raise UnknownMode(f"scale={scale!r}: these data have modes {modes}.{suggest(scale, modes)}")
     holders = {mode: [k for k, tensor in enumerate(tensors) if mode in tensor] for mode in modes}
-    main, carriers = _choose_carriers(tensors, modes, holders, fixed, scale, apart)
+    main, carriers = _choose_carriers(tensors, modes, holders, fixed, scale, apart, linked)
     partners = _choose_partners(tensors, holders, main, fixed, scale_free)
     found: dict[tuple[tuple[str, ...], tuple[int | None, ...], tuple[tuple[str, int], ...]], list[bool]] = {}
     for column in range(rank):
@@ -184,18 +187,20 @@ def _choose_carriers(
     fixed: Mapping[str, tuple[bool, ...]],
     scale: str | None,
     apart: bool,
+    linked: Collection[str],
 ) -> tuple[str, tuple[str, ...]]:
     def last_free(tensor: tuple[str, ...]) -> str:
         private = [m for m in tensor if len(holders[m]) == 1 and not all(fixed[m])]
         loose = private or [m for m in tensor if not all(fixed[m])]
-        return loose[-1] if loose else tensor[-1]
+        unlinked = [m for m in loose if m not in linked]
+        return (unlinked or loose or tensor)[-1]
 
     if scale is not None and all(fixed[scale]) and len(holders[scale]) > 1:
         raise ConstraintConflict(
             f"scale={scale!r}: this mode is shared by {len(holders[scale])} tensors and its constraints fix its own "
             "scale; let another mode carry the amplitudes (scale=None)"
         )
-    main = scale or max(modes, key=lambda mode: (len(holders[mode]), -modes.index(mode)))
+    main = scale or max(modes, key=lambda mode: (len(holders[mode]), mode not in linked, -modes.index(mode)))
     if scale is None and (apart or all(fixed[main])):
         carriers = tuple(last_free(tensor) for tensor in tensors)
         return carriers[0], carriers

@@ -13,6 +13,7 @@ import xarray as xr
 
 from tensorspec.constraints.base import AbstractConstraint, Assumption, Context, Resolvable
 from tensorspec.constraints.compose import ModeConstraints, check_partners, combine
+from tensorspec.coupling.links import Link, check_links
 from tensorspec.coupling.sharing import components_seen
 from tensorspec.errors import InvalidArgument, RankOutOfRange, UnknownMode, suggest
 from tensorspec.fit.alignment import align_values
@@ -85,6 +86,8 @@ def gather(
     sizes = {mode: labels[mode].size for mode in order}
     _check_model(model, sizes, names, labels)
     seen = components_seen(model.share, keys, model.rank)
+    check_links(model.links, names, sizes)
+    links = tuple(jax.tree.map(traced, link) for link in model.links)
     masks = by_tensor(mask, keys, "mask", None)
     cleaned = {key: clean(key, tensors[key], masks[key], names[key], labels) for key in keys}
     double = any(c.values.dtype == np.float64 or _too_large_for_float32(c.values) for c in cleaned.values())
@@ -124,10 +127,10 @@ def gather(
     blocks, solver_name, why = choose_solvers(scale_plan, resolved, per_row, chosen)
     measured, notes = _measured(cleaned, names, labels, order)
     return Gathered(
-        problem=Problem(tuple(built.values()), resolved),
+        problem=Problem(tuple(built.values()), resolved, links),
         program=Program(scale_plan, blocks),
-        without=_without_assumptions(tuple(built.values()), resolved, names, model, per_row, chosen),
-        model=dataclasses.replace(model, constraints={}, share=None),
+        without=_without_assumptions(tuple(built.values()), resolved, links, names, model, per_row, chosen),
+        model=dataclasses.replace(model, constraints={}, share=None, links=()),
         labels={mode: labels[mode] for mode in order},
         names=names,
         clean=cleaned,
@@ -251,14 +254,16 @@ def _plan(
     rules: Mapping[str, ModeConstraints], names: Mapping[str, tuple[str, ...]], model: AbstractModel
 ) -> ScalePlan:
     fixed = {mode: rule.fixed_columns for mode, rule in rules.items()}
-    free = {mode: rule.scale_free for mode, rule in rules.items()}
+    linked = {mode for link in model.links for mode in link.modes}
+    free = {mode: rule.scale_free and mode not in linked for mode, rule in rules.items()}
     seen = [own or (True,) * model.rank for own in components_seen(model.share, list(names), model.rank)]
-    return plan_scale(list(names.values()), model.rank, fixed, free, model.scale, seen)
+    return plan_scale(list(names.values()), model.rank, fixed, free, model.scale, seen, linked=linked)
 
 
 def _without_assumptions(
     tensors: tuple[Tensor, ...],
     rules: Mapping[str, ModeConstraints],
+    links: tuple[Link, ...],
     names: Mapping[str, tuple[str, ...]],
     model: AbstractModel,
     per_row: Mapping[str, bool],
@@ -272,7 +277,7 @@ def _without_assumptions(
     if all(len(left[mode].members) == len(rule.members) for mode, rule in rules.items()):
         return None
     plan = _plan(left, names, model)
-    return Problem(tensors, left), Program(plan, choose_solvers(plan, left, per_row, solver)[0])
+    return Problem(tensors, left, links), Program(plan, choose_solvers(plan, left, per_row, solver)[0])
 
 
 def _resolve(

@@ -73,7 +73,8 @@ def finish(
 ) -> Fit:
     """Give the answer its labels, units and record."""
     keys, problem = list(tensors), gathered.problem
-    value, _, squares = objective(gathered.model, Problem(problem.tensors, run.state.constraints), run.state.factors)
+    solved = Problem(problem.tensors, run.state.constraints, problem.links)
+    value, _, squares = objective(gathered.model, solved, run.state.factors)
     fixed = {mode: rule.fixed_columns for mode, rule in problem.constraints.items()}
     shared = model.share is not None and not isinstance(model.share, str)
     numbered = (

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 
 from tensorspec.algebra.normal_equations import NormalEquations
 from tensorspec.constraints.base import AbstractConstraint
+from tensorspec.coupling.links import Link
 from tensorspec.errors import InvalidArgument
 from tensorspec.problem import Factors, Tensor
 
@@ -52,6 +53,7 @@ class AbstractModel(eqx.Module):
     constraints: eqx.AbstractVar[Mapping[str, tuple[AbstractConstraint, ...]]]
     scale: eqx.AbstractVar[str | None]
     share: eqx.AbstractVar[Mapping[str, tuple[int, ...]] | str | None]
+    links: eqx.AbstractVar[tuple[Link, ...]]
 
     @abc.abstractmethod
     def constraints_for(self, mode: str) -> tuple[AbstractConstraint, ...]:

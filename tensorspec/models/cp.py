@@ -14,6 +14,7 @@ from tensorspec.algebra import contract
 from tensorspec.algebra.normal_equations import NormalEquations
 from tensorspec.constraints.base import AbstractConstraint
 from tensorspec.constraints.nonnegative import NonNegative
+from tensorspec.coupling.links import Link, as_links
 from tensorspec.coupling.sharing import as_share
 from tensorspec.errors import RankOutOfRange
 from tensorspec.models.base import AbstractModel, as_constraints
@@ -49,6 +50,8 @@ class CP(AbstractModel):
     share
         Which components a tensor has, by its name and counted from 1, for example ``{"eels": [1, 2, 3]}``; a tensor
         that is not named has all of them.
+    links
+        Pairs of modes whose factors are softly equal, as `Link`.
     everywhere
         Constraints that every mode has beside its own.
 
@@ -73,6 +76,7 @@ class CP(AbstractModel):
     constraints: Mapping[str, tuple[AbstractConstraint, ...]] = eqx.field(converter=as_constraints, default=None)
     scale: str | None = eqx.field(default=None, static=True)
     share: Mapping[str, tuple[int, ...]] | str | None = eqx.field(converter=as_share, default=None)
+    links: tuple[Link, ...] = eqx.field(converter=as_links, default=(), kw_only=True)
     everywhere: tuple[AbstractConstraint, ...] = eqx.field(converter=_as_tuple, default=(), kw_only=True)
 
     def constraints_for(self, mode: str) -> tuple[AbstractConstraint, ...]:
@@ -120,6 +124,8 @@ def NMF(
     constraints: Mapping[str, Any] | None = None,
     scale: str | None = None,
     share: Mapping[str, Sequence[int]] | None = None,
+    *,
+    links: Sequence[Link] = (),
 ) -> CP:
     """Return `CP` with `NonNegative` on every mode, the given constraints added.
 
@@ -133,6 +139,8 @@ def NMF(
         The mode that carries the amplitudes; see `CP`.
     share
         Which components a tensor has; see `CP`.
+    links
+        Pairs of modes whose factors are softly equal; see `CP`.
 
     Returns
     -------
@@ -155,4 +163,4 @@ def NMF(
     >>> NMF(3).constraints_for("energy_loss")
     (NonNegative(),)
     """
-    return CP(rank, constraints, scale, as_share(share), everywhere=(NonNegative(),))
+    return CP(rank, constraints, scale, as_share(share), links=as_links(links), everywhere=(NonNegative(),))

@@ -23,6 +23,7 @@ from jaxtyping import Array, Float, Int
 
 from tensorspec.algebra.normal_equations import NormalEquations
 from tensorspec.constraints.compose import ModeConstraints
+from tensorspec.coupling.links import link_equations, link_value
 from tensorspec.models.base import AbstractModel
 from tensorspec.problem import Factors, Problem
 from tensorspec.scale import ScalePlan
@@ -125,7 +126,9 @@ def objective(
     misfit = 0.5 * sum(
         (t.weight * s for t, s in zip(problem.tensors, squares, strict=True)), jnp.zeros((), jnp.float64)
     )
-    penalty = sum((rule.value(factors[mode]) for mode, rule in problem.constraints.items()), jnp.zeros((), jnp.float64))
+    penalty = sum(
+        (rule.value(factors[mode]) for mode, rule in problem.constraints.items()), link_value(problem.links, factors)
+    )
     return misfit + penalty, misfit, squares
 
 
@@ -139,7 +142,7 @@ def init_state(model: AbstractModel, program: Program, problem: Problem, factors
         for mode, rule in constraints.items()
     }
     ready = program.plan.retract(ready, {mode: _shape(ready[mode], constraints[mode]) for mode in ready}, weights)
-    value, misfit, _ = objective(model, Problem(problem.tensors, constraints), ready)
+    value, misfit, _ = objective(model, Problem(problem.tensors, constraints, problem.links), ready)
     states = tuple(
         block.solver.init([ready[m] for m in block.modes], [constraints[m] for m in block.modes])
         for block in program.blocks
@@ -237,7 +240,7 @@ def _one_sweep(model: AbstractModel, program: Program, problem: Problem, state: 
             parts = {k: model.normal_equations(problem.tensors[k], factors, mode) for k in problem.containing(mode)}
             latest.update({k: (mode, part) for k, part in parts.items()})
             first, *rest = parts.values()
-            for part in rest:
+            for part in [*rest, *link_equations(problem.links, mode, factors, block.modes)]:
                 first = first.plus(part)
             equations.append(first)
         question = Block(
@@ -261,7 +264,7 @@ def _one_sweep(model: AbstractModel, program: Program, problem: Problem, state: 
     misfit = sum((0.5 * t.weight * t.square_norm for t in problem.tensors), jnp.zeros((), jnp.float64)) + sum(
         (part.value(factors[mode]) for mode, part in latest.values()), jnp.zeros((), jnp.float64)
     )
-    penalty = sum((rule.value(factors[mode]) for mode, rule in constraints.items()), jnp.zeros((), jnp.float64))
+    penalty = sum((rule.value(factors[mode]) for mode, rule in constraints.items()), link_value(problem.links, factors))
     tried = misfit + penalty
     # A plain sweep leads down, so there a rise is rounding; refusing it would only undo what the solvers have learnt.
     accepted = tried <= state.objective + jnp.where(state.plain, _rounding(factors) * problem.square_norm, 0.0)
@@ -278,7 +281,7 @@ def _one_sweep(model: AbstractModel, program: Program, problem: Problem, state: 
     misfit = jnp.where(accepted, misfit, state.misfit)
     if any(rule.stateful for rule in constraints.values()):
         # What was learnt changes the objective itself; the next sweep is judged by the new one.
-        value = misfit + sum((rule.value(kept[mode]) for mode, rule in learnt.items()), jnp.zeros((), jnp.float64))
+        value = misfit + sum((rule.value(kept[mode]) for mode, rule in learnt.items()), link_value(problem.links, kept))
     cap = jnp.where(accepted, jnp.minimum(1.0, _CAP_GROWTH * state.cap), state.momentum)
     grown = jnp.minimum(cap, _GROWTH * state.momentum)
     return (
