@@ -6,7 +6,12 @@ from .constraints.nonnegative import NonNegative as NonNegative
 from .constraints.orthogonal import SoftOrthogonal as SoftOrthogonal
 from .constraints.simplex import SumToOne as SumToOne
 from .constraints.sparse import Sparse as Sparse
+from .coupling.kernels import Broaden as Broaden
+from .coupling.kernels import Resample as Resample
+from .coupling.kernels import Shift as Shift
 from .coupling.links import Link as Link
+from .coupling.operators import Bin as Bin
+from .coupling.operators import Matrix as Matrix
 from .diagnose.match import compare as compare
 from .errors import AmbiguousFile as AmbiguousFile
 from .errors import ConstraintConflict as ConstraintConflict

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,7 +15,7 @@ from tensorspec.errors import InvalidArgument, UnknownName
 if TYPE_CHECKING:
     from tensorspec.solution import Fit
 
-__all__ = ["merge", "positions", "relabel", "select", "take"]
+__all__ = ["map_views", "merge", "positions", "relabel", "select", "take"]
 
 
 def positions(fit: Fit, components: int | str | Iterable[int | str]) -> list[int]:
@@ -50,7 +50,12 @@ def take(fit: Fit, indices: Sequence[int]) -> Fit:
         return array.isel(component=list(indices)).assign_coords(component=np.arange(1, len(indices) + 1))
 
     factors = {mode: chosen(factor) for mode, factor in fit.factors.items()}
-    return dataclasses.replace(fit, factors=factors, weights=chosen(fit.weights))
+    return dataclasses.replace(fit, factors=factors, views=map_views(fit, chosen), weights=chosen(fit.weights))
+
+
+def map_views(fit: Fit, change: Callable[[xr.DataArray], xr.DataArray]) -> dict[str, dict[str, xr.DataArray]]:
+    """Return the factors that tensors see through operators, each changed."""
+    return {name: {mode: change(view) for mode, view in own.items()} for name, own in fit.views.items()}
 
 
 def select(fit: Fit, components: Sequence[int | str]) -> Fit:
@@ -66,7 +71,8 @@ def relabel(fit: Fit, labels: Mapping[int | str, str]) -> Fit:
         new[index] = str(label)
     coord = {"label": ("component", np.array(new, dtype=str))}
     factors = {mode: factor.assign_coords(coord) for mode, factor in fit.factors.items()}
-    return dataclasses.replace(fit, factors=factors, weights=fit.weights.assign_coords(coord))
+    views = map_views(fit, lambda view: view.assign_coords(coord))
+    return dataclasses.replace(fit, factors=factors, views=views, weights=fit.weights.assign_coords(coord))
 
 
 def merge(fit: Fit, components: Sequence[int | str]) -> Fit:
@@ -89,24 +95,34 @@ def merge(fit: Fit, components: Sequence[int | str]) -> Fit:
     kept = [index for index in range(fit.rank) if index == place or index not in indices]
     result = take(fit, kept)
     at = kept.index(place)
-    factors, lengths = {}, {}
+    factors, lengths, shares = {}, {}, {}
     for mode, factor in fit.factors.items():
         pooled = sum(totals[name] for name, record in fit.tensors.items() if mode in record.modes)
-        values, lengths[mode] = _pooled(factor[indices], np.asarray(pooled), mode, indices)
-        new = result.factors[mode].copy(deep=True)
-        new.values[at] = values
-        factors[mode] = new
+        shares[mode], lengths[mode] = _pooled(factor[indices], np.asarray(pooled), mode, indices)
+        factors[mode] = _replaced(result.factors[mode], at, factor[indices], shares[mode])
+    # What a tensor sees is linear in the factor, so it is pooled with the same shares.
+    views = {
+        name: {mode: _replaced(result.views[name][mode], at, view[indices], shares[mode]) for mode, view in own.items()}
+        for name, own in fit.views.items()
+    }
     weights = result.weights.copy(deep=True)
     for name, record in fit.tensors.items():
         strength = totals[name].sum() * np.prod([lengths[mode] for mode in record.modes])
         weights.loc[{"tensor": name, "component": at + 1} if "tensor" in weights.dims else {"component": at + 1}] = (
             strength
         )
-    return _derived(dataclasses.replace(result, factors=factors, weights=weights), "merge", indices)
+    return _derived(dataclasses.replace(result, factors=factors, views=views, weights=weights), "merge", indices)
+
+
+def _replaced(array: xr.DataArray, at: int, columns: xr.DataArray, shares: np.ndarray) -> xr.DataArray:
+    """Return an array with one component replaced by the sum of shares times columns."""
+    new = array.copy(deep=True)
+    new.values[at] = np.tensordot(shares, columns.values.astype(float), axes=1)
+    return new
 
 
 def _pooled(columns: xr.DataArray, totals: np.ndarray, mode: str, indices: list[int]) -> tuple[np.ndarray, float]:
-    """Return the unit-norm mean of columns, each scaled to its total, and the norm of that mean at a sum of one."""
+    """Return the shares of columns in their unit-norm mean, each scaled to its total, and its norm at a sum of one."""
     cancelling = contributions.cancels(columns)
     if cancelling.any():
         number = indices[int(np.argmax(cancelling))] + 1
@@ -118,9 +134,9 @@ def _pooled(columns: xr.DataArray, totals: np.ndarray, mode: str, indices: list[
     sums = np.nansum(flat, axis=1)
     shares = np.divide(totals, sums, out=np.zeros_like(sums), where=sums != 0)
     whole = totals.sum()
-    mean = (shares[:, np.newaxis] * flat).sum(axis=0) / whole if whole else flat[0]
-    norm = float(np.sqrt(np.nansum(mean**2)))
-    return (mean / norm if norm else mean).reshape(columns.shape[1:]), norm
+    shares = shares / whole if whole else (np.arange(len(flat)) == 0).astype(float)
+    norm = float(np.sqrt(np.nansum((shares @ flat) ** 2)))
+    return (shares / norm if norm else shares), norm
 
 
 def _derived(fit: Fit, verb: str, indices: Sequence[int]) -> Fit:

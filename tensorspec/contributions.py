@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 
 from tensorspec.errors import InvalidArgument, InvalidData, UnknownMode, suggest
-from tensorspec.modes import from_arrays
+from tensorspec.modes import ModeLabels, from_arrays
 
 if TYPE_CHECKING:
     from tensorspec.solution import Fit
@@ -57,7 +57,7 @@ def marginal(fit: Fit, name: str, mode: str, what: str) -> xr.DataArray:
         raise UnknownMode(f"no mode {mode!r}; {known}.{suggest(mode, record.modes)}")
     others = [other for other in record.modes if other != mode]
     amplitude = _product(fit, name, others, power=1)
-    factor = fit.factors[mode]
+    factor = fit.seen(name, mode)
     values = (_rows(factor) * amplitude[:, np.newaxis]).reshape(factor.shape)
     return _described(factor.copy(data=values), what, "signal summed over " + " and ".join(others), record.unit)
 
@@ -73,7 +73,7 @@ def shares(fit: Fit, name: str) -> xr.DataArray:
     """Return the share of each component in the model: of its sum, or of its energy where entries cancel."""
     record = fit.tensors[name]
     amounts, of = _product(fit, name, record.modes, power=1), record.unit or "signal"
-    if (amounts < 0).any() or any(cancels(fit.factors[mode]).any() for mode in record.modes):
+    if (amounts < 0).any() or any(cancels(fit.seen(name, mode)).any() for mode in record.modes):
         amounts, of = _product(fit, name, record.modes, power=2), "energy"
     whole = amounts.sum()
     result = fit.strengths(name).copy(data=amounts / whole if whole > 0 else np.zeros_like(amounts))
@@ -90,10 +90,18 @@ def cancels(factor: xr.DataArray) -> np.ndarray:
 def reconstruct(fit: Fit, name: str) -> xr.DataArray:
     """Return the model of a tensor, with the dimensions, order and coordinates of the data, in their units."""
     record = fit.tensors[name]
-    order = [dim for mode in record.modes for dim in fit.modes[mode].dims]
+    modes = {mode: _labels(fit.seen(name, mode), mode) for mode in record.modes}
+    order = [dim for mode in modes.values() for dim in mode.dims]
     values = model_block(fit, name).transpose([record.dims.index(dim) for dim in order])
-    values = values.reshape([fit.modes[mode].size for mode in record.modes])
-    return _described(from_arrays(values, record.modes, fit.modes, record.dims), "model", "model", record.unit)
+    values = values.reshape([mode.size for mode in modes.values()])
+    return _described(from_arrays(values, record.modes, modes, record.dims), "model", "model", record.unit)
+
+
+def _labels(factor: xr.DataArray, mode: str) -> ModeLabels:
+    """Return where the points of a factor lie."""
+    dims = tuple(str(dim) for dim in factor.dims[1:])
+    coords = {str(key): coord for key, coord in factor.coords.items() if set(coord.dims) <= set(dims)}
+    return ModeLabels(mode, dims, tuple(factor.shape[1:]), coords)
 
 
 def model_block(fit: Fit, name: str, region: Mapping[str, slice] | None = None) -> np.ndarray:
@@ -109,7 +117,7 @@ def model_block(fit: Fit, name: str, region: Mapping[str, slice] | None = None) 
         The part, by dimension; by default the whole.
     """
     record = fit.tensors[name]
-    factors = [fit.factors[mode].isel(region or {}, missing_dims="ignore") for mode in record.modes]
+    factors = [fit.seen(name, mode).isel(region or {}, missing_dims="ignore") for mode in record.modes]
     order = [dim for factor in factors for dim in factor.dims[1:]]
     rows = [_rows(factor) for factor in factors]
     left = rows[0] * fit.strengths(name).values.astype(np.result_type(*rows))[:, np.newaxis]
@@ -186,7 +194,7 @@ def _product(fit: Fit, name: str, modes: tuple[str, ...] | list[str], power: int
     """Return strengths times the sums over these modes, shape (rank,), entries to a power (2: the energy)."""
     result = fit.strengths(name).values.astype(float) ** power
     for mode in modes:
-        result = result * np.nansum(_rows(fit.factors[mode]).astype(float) ** power, axis=1)
+        result = result * np.nansum(_rows(fit.seen(name, mode)).astype(float) ** power, axis=1)
     return result
 
 

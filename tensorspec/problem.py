@@ -37,6 +37,8 @@ class Tensor(eqx.Module):
         Weighted sum of squares of the scaled data.
     seen
         Which components the tensor has; None for all.
+    operators
+        For each axis the operator through which the tensor sees the factor (of coupling/operators.py), or None.
     """
 
     modes: tuple[str, ...] = eqx.field(static=True)
@@ -47,10 +49,16 @@ class Tensor(eqx.Module):
     dense: tuple[Num[Array, "..."], ...] | None
     square_norm: Float[Array, ""]
     seen: tuple[bool, ...] | None = eqx.field(static=True, default=None)
+    operators: tuple[Any, ...] | None = None
+
+    def operator(self, mode: str) -> Any:
+        """Return the operator that stands before the factor of a mode, or None."""
+        return None if self.operators is None else self.operators[self.modes.index(mode)]
 
     def own(self, factors: Factors) -> list[Float[Array, "size rank"]]:
-        """Return the factors of its modes, in order, components that it does not have set to zero."""
-        found = [factors[mode] for mode in self.modes]
+        """Return the factors of its modes as it sees them, in order; components that it does not have are zero."""
+        through = self.operators or (None,) * len(self.modes)
+        found = [factors[m] if op is None else op.apply(factors[m]) for m, op in zip(self.modes, through, strict=True)]
         if self.seen is None:
             return found
         return [factor * jnp.asarray(self.seen, factor.dtype) for factor in found]

@@ -107,6 +107,9 @@ class Fit:
         The data fitted, not copied; None after a file was opened.
     masks : mapping of str to DataArray
         True where an entry of a tensor was used, for the tensors that were fitted with a mask.
+    views : mapping of str to mapping of str to DataArray
+        For each tensor the factors that it sees through an operator (binned, broadened, shifted), by mode, on the
+        points of the tensor.
     summaries : mapping of str to Dataset
         Residual summaries read from a file (see `residual_summary`).
 
@@ -144,6 +147,7 @@ class Fit:
     provenance: dict[str, Any] = field(default_factory=dict)
     data: Mapping[str, xr.DataArray] | None = None
     masks: Mapping[str, xr.DataArray] = field(default_factory=dict)
+    views: Mapping[str, Mapping[str, xr.DataArray]] = field(default_factory=dict)
     summaries: Mapping[str, xr.Dataset] = field(default_factory=dict)
 
     @property
@@ -359,14 +363,13 @@ class Fit:
 
     def to_tensorly(self, name: str | None = None) -> Any:
         """Return a tensorly ``CPTensor``: weights, and for each mode of the tensor a factor of shape (size, rank)."""
-        from tensorly.cp_tensor import CPTensor
+        from tensorspec.io.tensorly import to_tensorly
 
-        def one(key: str) -> Any:
-            factors = [self.factors[mode] for mode in self.tensors[key].modes]
-            columns = [factor.values.reshape(self.rank, -1).T for factor in factors]
-            return CPTensor((self.strengths(key).values, columns))
+        return self._each(name, lambda key: to_tensorly(self, key))
 
-        return self._each(name, one)
+    def seen(self, name: str, mode: str) -> xr.DataArray:
+        """Return the factor of a mode as a tensor sees it: ``factors[mode]``, unless there is an operator between."""
+        return self.views.get(name, {}).get(mode, self.factors[mode])
 
     def strengths(self, name: str | None = None) -> xr.DataArray:
         """Return the row of `weights` that belongs to one tensor, dimension ``component``."""

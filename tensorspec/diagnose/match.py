@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
@@ -159,11 +159,14 @@ def reorder(fit: Fit, other: Fit) -> Fit:
     even = np.all(
         [sum(negative[mode].astype(int) for mode in record.modes) % 2 == 0 for record in other.tensors.values()], axis=0
     )
-    factors = {}
-    for mode, factor in result.factors.items():
+
+    def turned(mode: str, factor: Any) -> Any:
         signs = np.where(even & negative[mode], -1, 1).astype(factor.dtype)
-        factors[mode] = factor.copy(data=factor.values * signs.reshape(-1, *[1] * (factor.ndim - 1)))
-    return dataclasses.replace(result, factors=factors)
+        return factor.copy(data=factor.values * signs.reshape(-1, *[1] * (factor.ndim - 1)))
+
+    factors = {mode: turned(mode, factor) for mode, factor in result.factors.items()}
+    views = {name: {mode: turned(mode, view) for mode, view in own.items()} for name, own in result.views.items()}
+    return dataclasses.replace(result, factors=factors, views=views)
 
 
 def _match(pairs: Mapping[str, tuple[np.ndarray, np.ndarray]], strengths: np.ndarray | None) -> Match:

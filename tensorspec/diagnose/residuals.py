@@ -48,7 +48,9 @@ def summarise(fit: Fit, name: str, data: Any = None) -> xr.Dataset:
     record = fit.tensors[name]
     tensor = measured(fit, name, data)
     noise, described = _noise(fit, name, record)
-    map_dims, signal_dims = fit.modes[fit.map_mode(name)].dims, fit.modes[fit.signal_mode(name)].dims
+    map_dims, signal_dims = (
+        tuple(map(str, fit.seen(name, mode).dims[1:])) for mode in (fit.map_mode(name), fit.signal_mode(name))
+    )
     along = max(record.dims, key=lambda dim: tensor.sizes[dim])
     step = max(1, BLOCK * tensor.sizes[along] // max(tensor.size, 1))
     sums: dict[str, list[xr.DataArray]] = {}
@@ -130,7 +132,7 @@ def _noise(fit: Fit, name: str, record: TensorRecord) -> tuple[NoiseModel | None
     if record.noise_variance is None or not record.noise_variance > 0:
         return None, ""
     mean = float(fit.totals(name).sum()) / int(np.prod(record.shape))
-    if mean > 0 and all((fit.factors[mode].fillna(0) >= 0).all() for mode in record.modes):
+    if mean > 0 and all((fit.seen(name, mode).fillna(0) >= 0).all() for mode in record.modes):
         return NoiseModel(
             gain=record.noise_variance / mean
         ), "variance in proportion to the signal, its mean as estimated"

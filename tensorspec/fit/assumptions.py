@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from tensorspec.coupling.through import with_operators
 from tensorspec.fit.gather import Gathered
 from tensorspec.solvers.loop import Limits, Run, solve
 
@@ -36,6 +37,7 @@ def compare_without(gathered: Gathered, run: Run, limits: Limits, order: np.ndar
     if gathered.without is None:
         return None
     problem, program = gathered.without
+    problem = with_operators(problem, run.state.operators)
     other = solve(gathered.model, program, problem, dict(run.state.factors), limits)
     believed = [
         mode

@@ -17,10 +17,11 @@ from tensorspec.coupling.links import Link, check_links
 from tensorspec.coupling.sharing import components_seen
 from tensorspec.errors import InvalidArgument, RankOutOfRange, UnknownMode, suggest
 from tensorspec.fit.alignment import align_values
+from tensorspec.fit.behind import Behind, find_modes_behind, points_seen
 from tensorspec.fit.validate import CleanTensor, by_tensor, clean
 from tensorspec.losses import AbstractLoss, EntryWeights
 from tensorspec.models.base import AbstractModel
-from tensorspec.modes import ModeLabels, broadcast_to_array, find_modes
+from tensorspec.modes import ModeLabels, broadcast_to_array
 from tensorspec.noise import NoiseModel, mean_noise_variance
 from tensorspec.problem import Problem, Tensor
 from tensorspec.recipe import constructor_repr
@@ -46,6 +47,7 @@ class Gathered(NamedTuple):
     model: AbstractModel
     labels: dict[str, ModeLabels]
     names: dict[str, tuple[str, ...]]
+    behind: Behind
     clean: dict[str, CleanTensor]
     scales: list[float]
     weights: list[float]
@@ -79,24 +81,23 @@ def gather(
                 f"loss of tensor {key!r}, {constructor_repr(item)}, is not quadratic: no solver here can take it; "
                 "expected a loss such as ts.LeastSquares()"
             )
-    labels, names = find_modes(tensors, modes)
-    # Pixels first, whatever the order of the dimensions, so that the same modes carry the amplitudes.
-    names = {key: tuple(sorted(own, key=lambda mode: mode != "pixel")) for key, own in names.items()}
-    order = sorted(labels, key=lambda mode: mode != "pixel")
+    behind = find_modes_behind(tensors, modes, model.operators)
+    labels, names, order = behind.labels, behind.names, list(behind.labels)
+    operators = jax.tree.map(traced, behind.operators)
     sizes = {mode: labels[mode].size for mode in order}
     _check_model(model, sizes, names, labels)
     seen = components_seen(model.share, keys, model.rank)
     check_links(model.links, names, sizes)
     links = tuple(jax.tree.map(traced, link) for link in model.links)
     masks = by_tensor(mask, keys, "mask", None)
-    cleaned = {key: clean(key, tensors[key], masks[key], names[key], labels) for key in keys}
+    cleaned = {key: clean(key, tensors[key], masks[key], names[key], behind.own[key]) for key in keys}
     double = any(c.values.dtype == np.float64 or _too_large_for_float32(c.values) for c in cleaned.values())
     dtype = np.dtype(np.float64 if double else np.float32)
     constraints = {mode: labelled(model.constraints_for(mode), labels[mode], model.rank) for mode in order}
     for mode, items in constraints.items():
         check_partners(mode, items)
     entry = {
-        key: with_arrays(losses[key], names[key], labels).entry_weights(c.values, c.valid, rescale)
+        key: with_arrays(losses[key], names[key], behind.own[key]).entry_weights(c.values, c.valid, rescale)
         for key, c in cleaned.items()
     }
     scales = {key: 1 / c.rms if rescale else 1.0 for key, c in cleaned.items()}
@@ -112,7 +113,7 @@ def gather(
     resolved = _resolve(rules, labels, names, scales, model, level)
     scale_plan = _plan(resolved, names, model)
     built = {
-        key: build_tensor(names[key], cleaned[key], entry[key], scales[key], found[key], dtype, own)
+        key: build_tensor(names[key], cleaned[key], entry[key], scales[key], found[key], dtype, own, operators[key])
         for key, own in zip(keys, seen, strict=True)
     }
     per_row = {
@@ -125,14 +126,15 @@ def gather(
     }
     chosen = solver if isinstance(solver, AbstractSolver) else None
     blocks, solver_name, why = choose_solvers(scale_plan, resolved, per_row, chosen)
-    measured, notes = _measured(cleaned, names, labels, order)
+    measured, notes = _measured(cleaned, names, labels, operators)
     return Gathered(
         problem=Problem(tuple(built.values()), resolved, links),
         program=Program(scale_plan, blocks),
         without=_without_assumptions(tuple(built.values()), resolved, links, names, model, per_row, chosen),
-        model=dataclasses.replace(model, constraints={}, share=None, links=()),
-        labels={mode: labels[mode] for mode in order},
+        model=dataclasses.replace(model, constraints={}, share=None, operators={}, links=()),
+        labels=labels,
         names=names,
+        behind=behind,
         clean=cleaned,
         scales=[scales[key] for key in keys],
         weights=[found[key] for key in keys],
@@ -316,6 +318,7 @@ def build_tensor(
     weight: float,
     dtype: np.dtype,
     seen: tuple[bool, ...] | None = None,
+    operators: tuple[Any, ...] | None = None,
 ) -> Tensor:
     """Return a tensor of the problem."""
     stored, dense = values.values, entry.dense
@@ -332,6 +335,7 @@ def build_tensor(
         dense=None if dense is None else (jnp.asarray(dense),),
         square_norm=jnp.asarray(square, jnp.float64),
         seen=seen,
+        operators=operators,
     )
 
 
@@ -354,18 +358,21 @@ def _measured(
     cleaned: Mapping[str, CleanTensor],
     names: Mapping[str, tuple[str, ...]],
     labels: Mapping[str, ModeLabels],
-    order: Sequence[str],
+    operators: Mapping[str, Any],
 ) -> tuple[dict[str, np.ndarray | None], list[str]]:
     """Return which points of each mode any tensor has measured, and a warning for those that none has."""
     found: dict[str, np.ndarray | None] = {}
     notes = []
-    for mode in order:
+    for mode in labels:
         seen = np.zeros(labels[mode].size, bool)
         for key, own in names.items():
             if mode in own:
                 valid = cleaned[key].valid
                 others = tuple(axis for axis, name in enumerate(own) if name != mode)
-                seen |= True if valid is None else valid.any(axis=others)
+                points = np.ones(cleaned[key].values.shape[own.index(mode)], bool)
+                points = points if valid is None else np.asarray(valid.any(axis=others))
+                operator = operators[key][own.index(mode)] if operators[key] else None
+                seen |= points_seen(operator, points, labels[mode].size)
         found[mode] = None if seen.all() else seen
         if not seen.all():
             lost = np.flatnonzero(~seen)

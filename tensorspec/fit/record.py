@@ -14,7 +14,9 @@ import numpy as np
 import xarray as xr
 
 from tensorspec.constraints.known import Fixed
+from tensorspec.coupling.through import parameters_found, with_operators
 from tensorspec.fit.assumptions import compare_without
+from tensorspec.fit.behind import views
 from tensorspec.fit.gather import Gathered
 from tensorspec.fit.outcome import read_out
 from tensorspec.losses import AbstractLoss
@@ -73,7 +75,8 @@ def finish(
 ) -> Fit:
     """Give the answer its labels, units and record."""
     keys, problem = list(tensors), gathered.problem
-    solved = Problem(problem.tensors, run.state.constraints, problem.links)
+    found = with_operators(problem, run.state.operators)
+    solved = Problem(found.tensors, run.state.constraints, problem.links)
     value, _, squares = objective(gathered.model, solved, run.state.factors)
     fixed = {mode: rule.fixed_columns for mode, rule in problem.constraints.items()}
     shared = model.share is not None and not isinstance(model.share, str)
@@ -114,6 +117,11 @@ def finish(
         ),
         tensors=records,
         modes=gathered.labels,
+        views=views(
+            gathered.behind,
+            {key: tensor.operators for key, tensor in zip(keys, found.tensors, strict=True)},
+            outcome.factors,
+        ),
         model=model,
         losses=dict(losses),
         solver=gathered.solver,
@@ -129,6 +137,7 @@ def finish(
         else None,
         recipe=recipe,
         provenance=_provenance(gathered, run, digest, seed, began, plan, rescale, outcome.order)
+        | {"operators": parameters_found(keys, found)}
         | {
             "without_assumptions": None
             if run.status in (Status.INTERRUPTED, Status.TIME_LIMIT)
@@ -136,7 +145,7 @@ def finish(
         },
         data=dict(tensors),
         masks={
-            key: from_arrays(c.valid, gathered.names[key], gathered.labels)
+            key: from_arrays(c.valid, gathered.names[key], gathered.behind.own[key])
             for key, c in gathered.clean.items()
             if c.valid is not None
         },

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
+from tensorspec.coupling.through import with_operators
 from tensorspec.errors import InvalidArgument
 from tensorspec.fit.alignment import align_values
 from tensorspec.fit.gather import Gathered
@@ -35,8 +36,8 @@ __all__ = ["make_starts", "open_checkpoint", "run_all"]
 def make_starts(start: Any, gathered: Gathered, count: int, seed: int) -> list[tuple[AbstractStart, int]]:
     """Return what each restart begins from, and its seed."""
     nonnegative = all(rule.nonnegative for rule in gathered.problem.constraints.values())
-    apart = any(tensor.seen is not None for tensor in gathered.problem.tensors)
-    # The singular vectors of all tensors together do not know which component is whose.
+    apart = any(tensor.seen is not None or tensor.operators is not None for tensor in gathered.problem.tensors)
+    # The singular vectors of all tensors together know neither which component is whose nor what an operator hides.
     first = (NNDSVD() if nonnegative and not apart else Random()) if isinstance(start, str) else start
     if isinstance(first, From):
         first = From(_given_factors(first.source, gathered))
@@ -164,6 +165,7 @@ def run_all(
                     stored.save(_checkpoint_content(finals, best, run, stage))
 
             problem, program = stages[stage]
+            problem = problem if run is None else with_operators(problem, run.state.operators)
             run = solve(
                 gathered.model, program, problem, factors, limits, resume=pending, report=bar.report, store=store
             )
@@ -190,7 +192,8 @@ def _cut_off(
     """Return the best so far; a run that was cut off counts only where nothing better is there."""
     if not last_stage:
         # It ran without the priors: its factors are judged by the problem that was asked for.
-        state = init_state(gathered.model, gathered.program, gathered.problem, dict(run.state.factors))
+        found = with_operators(gathered.problem, run.state.operators)
+        state = init_state(gathered.model, gathered.program, found, dict(run.state.factors))
         run = Run(state, [float(state.objective)], run.status)
     if best is None or run.history[-1] < best.history[-1]:
         return run, [*finals, run.history[-1]]

@@ -14,9 +14,10 @@ from tensorspec.constraints.base import Context, Resolvable
 from tensorspec.constraints.compose import ModeConstraints, combine
 from tensorspec.constraints.known import Fixed
 from tensorspec.errors import ConstraintConflict, InvalidData, ModeMismatch, UnknownMode, suggest
+from tensorspec.fit.behind import find_own_modes
 from tensorspec.fit.gather import build_tensor, labelled, traced, with_arrays
 from tensorspec.fit.validate import SINGLE, as_mapping, check_kind, clean
-from tensorspec.modes import find_modes, split
+from tensorspec.modes import split
 from tensorspec.solution import Fit
 from tensorspec.solvers.base import AbstractSolver, Block
 from tensorspec.solvers.dispatch import choose_for
@@ -68,17 +69,26 @@ def transform(fit: Fit, new_data: Any, mode: str | None = None) -> xr.DataArray:
             raise InvalidData(f"tensor {name!r} of the new data: the fit knows {known} on mode {chosen!r}")
         check_kind(name, tensor)
     grouping = {own.name: own.dims for own in fit.modes.values() if own.dims != (own.name,)}
-    labels, _ = find_modes(tensors, _present(grouping, tensors))
+    through = [name for name in tensors if chosen in fit.views.get(name, {})]
+    if through:
+        raise InvalidData(
+            f"tensor {through[0]!r} sees mode {chosen!r} through an operator, which new samples of that "
+            "mode do not have; leave it out, or fit anew"
+        )
+    pairs = [(name, other) for name in tensors for other in fit.views.get(name, {})]
+    labels, _, hidden = find_own_modes(tensors, _present(grouping, tensors), pairs)
+    own = {name: labels | {other: mode for (key, other), mode in hidden.items() if key == name} for name in tensors}
     for name in tensors:
         for other in fit.tensors[name].modes:
-            if other != chosen and (other not in labels or labels[other].shape != fit.modes[other].shape):
-                shape = labels[other].shape if other in labels else "absent"
+            expected = fit.seen(name, other).shape[1:]
+            if other != chosen and (other not in own[name] or own[name][other].shape != expected):
+                shape = own[name][other].shape if other in own[name] else "absent"
                 raise ModeMismatch(
-                    f"mode {other!r} of tensor {name!r} has shape {shape} in the new data, {fit.modes[other].shape} in "
+                    f"mode {other!r} of tensor {name!r} has shape {shape} in the new data, {expected} in "
                     f"the fit; only mode {chosen!r} may be new"
                 )
     with jax.enable_x64(True):
-        values = _solve(fit, tensors, labels, chosen)
+        values = _solve(fit, tensors, own, chosen)
     return split(values.T, labels[chosen], coords={"component": fit.weights.coords["component"].values})
 
 
@@ -88,7 +98,8 @@ def _present(grouping: dict[str, tuple[str, ...]], tensors: dict[str, xr.DataArr
     return {name: own for name, own in kept.items() if own}
 
 
-def _solve(fit: Fit, tensors: dict[str, xr.DataArray], labels: Any, mode: str) -> np.ndarray:
+def _solve(fit: Fit, tensors: dict[str, xr.DataArray], own: dict[str, Any], mode: str) -> np.ndarray:
+    labels = own[next(iter(tensors))]
     rank, size = fit.rank, labels[mode].size
     dtype = np.dtype(fit.provenance.get("dtype", "float64"))
     rescale = bool(fit.provenance.get("rescale", True))
@@ -112,14 +123,14 @@ def _solve(fit: Fit, tensors: dict[str, xr.DataArray], labels: Any, mode: str) -
     equations, seen = None, np.zeros(size, bool)
     for name, tensor in tensors.items():
         names = fit.tensors[name].modes
-        values = clean(name, tensor, None, names, labels)
+        values = clean(name, tensor, None, names, own[name])
         axis = names.index(mode)
         others = tuple(k for k in range(len(names)) if k != axis)
         seen |= True if values.valid is None else values.valid.any(axis=others)
-        entry = with_arrays(fit.losses[name], names, labels).entry_weights(values.values, values.valid, rescale)
+        entry = with_arrays(fit.losses[name], names, own[name]).entry_weights(values.values, values.valid, rescale)
         built = build_tensor(names, values, entry, scales[name], weight[name], dtype)
         factors = {
-            other: jnp.asarray(np.nan_to_num(fit.factors[other].values.reshape(rank, -1).T), dtype)
+            other: jnp.asarray(np.nan_to_num(fit.seen(name, other).values.reshape(rank, -1).T), dtype)
             for other in names
             if other != mode
         }

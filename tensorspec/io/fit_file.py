@@ -204,6 +204,8 @@ def _write(fit: Fit, file: h5py.File) -> None:
 def _arrays(fit: Fit, summaries: Mapping[str, xr.Dataset]) -> dict[str, xr.DataArray]:
     """Return everything labelled, by its place in the file."""
     arrays = {f"factors/{key_of(mode)}": factor for mode, factor in fit.factors.items()}
+    for name, views in fit.views.items():
+        arrays |= {f"views/{key_of(name)}/{key_of(mode)}": view for mode, view in views.items()}
     arrays |= {"weights": fit.weights, "history": fit.history}
     if fit.spread is not None:
         arrays["spread"] = fit.spread
@@ -252,8 +254,13 @@ def _read(file: h5py.File) -> Fit:
         )
         for name, mode in note["modes"].items()
     }
+    views = {
+        name_of(tensor): {name_of(mode): array(f"views/{tensor}/{mode}") for mode in own}
+        for tensor, own in (entry["views"].items() if "views" in entry else ())
+    }
     return Fit(
         factors=factors,
+        views=views,
         weights=array("weights"),
         tensors={name: TensorRecord(**from_recipe(record)) for name, record in note["tensors"].items()},
         modes=modes,

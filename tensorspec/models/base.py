@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 from tensorspec.algebra.normal_equations import NormalEquations
 from tensorspec.constraints.base import AbstractConstraint
 from tensorspec.coupling.links import Link
+from tensorspec.coupling.operators import AbstractOperator
 from tensorspec.errors import InvalidArgument
 from tensorspec.problem import Factors, Tensor
 
@@ -54,6 +55,7 @@ class AbstractModel(eqx.Module):
     scale: eqx.AbstractVar[str | None]
     share: eqx.AbstractVar[Mapping[str, tuple[int, ...]] | str | None]
     links: eqx.AbstractVar[tuple[Link, ...]]
+    operators: eqx.AbstractVar[Mapping[tuple[str, str], AbstractOperator]]
 
     @abc.abstractmethod
     def constraints_for(self, mode: str) -> tuple[AbstractConstraint, ...]:

@@ -15,6 +15,7 @@ from tensorspec.algebra.normal_equations import NormalEquations
 from tensorspec.constraints.base import AbstractConstraint
 from tensorspec.constraints.nonnegative import NonNegative
 from tensorspec.coupling.links import Link, as_links
+from tensorspec.coupling.operators import AbstractOperator, as_operators
 from tensorspec.coupling.sharing import as_share
 from tensorspec.errors import RankOutOfRange
 from tensorspec.models.base import AbstractModel, as_constraints
@@ -50,6 +51,9 @@ class CP(AbstractModel):
     share
         Which components a tensor has, by its name and counted from 1, for example ``{"eels": [1, 2, 3]}``; a tensor
         that is not named has all of them.
+    operators
+        What stands between a factor and a tensor, by tensor and mode, for example
+        ``{("edx", "pixel"): Bin(2), ("edx", "xray_energy"): Broaden("fit")}``.
     links
         Pairs of modes whose factors are softly equal, as `Link`.
     everywhere
@@ -76,6 +80,7 @@ class CP(AbstractModel):
     constraints: Mapping[str, tuple[AbstractConstraint, ...]] = eqx.field(converter=as_constraints, default=None)
     scale: str | None = eqx.field(default=None, static=True)
     share: Mapping[str, tuple[int, ...]] | str | None = eqx.field(converter=as_share, default=None)
+    operators: Mapping[tuple[str, str], AbstractOperator] = eqx.field(converter=as_operators, default=None)
     links: tuple[Link, ...] = eqx.field(converter=as_links, default=(), kw_only=True)
     everywhere: tuple[AbstractConstraint, ...] = eqx.field(converter=_as_tuple, default=(), kw_only=True)
 
@@ -124,6 +129,7 @@ def NMF(
     constraints: Mapping[str, Any] | None = None,
     scale: str | None = None,
     share: Mapping[str, Sequence[int]] | None = None,
+    operators: Mapping[tuple[str, str], AbstractOperator] | None = None,
     *,
     links: Sequence[Link] = (),
 ) -> CP:
@@ -139,6 +145,8 @@ def NMF(
         The mode that carries the amplitudes; see `CP`.
     share
         Which components a tensor has; see `CP`.
+    operators
+        What stands between a factor and a tensor; see `CP`.
     links
         Pairs of modes whose factors are softly equal; see `CP`.
 
@@ -163,4 +171,4 @@ def NMF(
     >>> NMF(3).constraints_for("energy_loss")
     (NonNegative(),)
     """
-    return CP(rank, constraints, scale, as_share(share), links=as_links(links), everywhere=(NonNegative(),))
+    return CP(rank, constraints, scale, share, operators, links=as_links(links), everywhere=(NonNegative(),))

@@ -24,6 +24,7 @@ from jaxtyping import Array, Float, Int
 from tensorspec.algebra.normal_equations import NormalEquations
 from tensorspec.constraints.compose import ModeConstraints
 from tensorspec.coupling.links import link_equations, link_value
+from tensorspec.coupling.through import inside, outside, refined, with_operators
 from tensorspec.models.base import AbstractModel
 from tensorspec.problem import Factors, Problem
 from tensorspec.scale import ScalePlan
@@ -79,6 +80,8 @@ class SweepState(eqx.Module):
         What the solver of each block keeps.
     constraints
         The constraints, with what stateful ones have learnt.
+    operators
+        For each tensor its operators, with the parameters that are fitted.
     objective
         Objective of `factors`.
     misfit
@@ -99,6 +102,7 @@ class SweepState(eqx.Module):
     previous: Factors
     solver_states: tuple[Any, ...]
     constraints: Mapping[str, ModeConstraints]
+    operators: tuple[Any, ...]
     objective: Float[Array, ""]
     misfit: Float[Array, ""]
     momentum: Float[Array, ""]
@@ -152,6 +156,7 @@ def init_state(model: AbstractModel, program: Program, problem: Problem, factors
         previous=ready,
         solver_states=states,
         constraints=constraints,
+        operators=tuple(tensor.operators for tensor in problem.tensors),
         objective=value,
         misfit=misfit,
         momentum=jnp.asarray(_START, jnp.float64),
@@ -230,16 +235,19 @@ def _one_sweep(model: AbstractModel, program: Program, problem: Problem, state: 
             return result
         return put_back(block.modes if len(moved) == len(block.modes) else tuple(moved), result, fresh)
 
+    tensors = list(with_operators(problem, state.operators).tensors)
     last = program.blocks[-1]
     factors = extrapolated(last, state.factors, state.previous, state.factors)
     previous, solver_states = dict(state.previous), []
     latest: dict[int, tuple[str, NormalEquations]] = {}
+    fresh_parts: dict[str, dict[int, NormalEquations]] = {}
     for block, solver_state in zip(program.blocks, state.solver_states, strict=True):
         equations = []
         for mode in block.modes:
-            parts = {k: model.normal_equations(problem.tensors[k], factors, mode) for k in problem.containing(mode)}
+            parts = {k: model.normal_equations(tensors[k], factors, mode) for k in problem.containing(mode)}
             latest.update({k: (mode, part) for k, part in parts.items()})
-            first, *rest = parts.values()
+            fresh_parts[mode] = parts
+            first, *rest = [inside(tensors[k], mode, part, factors[mode]) for k, part in parts.items()]
             for part in [*rest, *link_equations(problem.links, mode, factors, block.modes)]:
                 first = first.plus(part)
             equations.append(first)
@@ -252,6 +260,9 @@ def _one_sweep(model: AbstractModel, program: Program, problem: Problem, state: 
         updated, solver_state = block.solver.step(question, solver_state)
         solver_states.append(solver_state)
         fresh = {**factors, **dict(zip(block.modes, updated, strict=True))}
+        for mode in block.modes:
+            for k, part in fresh_parts[mode].items():
+                tensors[k] = refined(tensors[k], mode, part, fresh[mode])
         if block is last:
             factors = fresh
         else:
@@ -262,7 +273,8 @@ def _one_sweep(model: AbstractModel, program: Program, problem: Problem, state: 
     previous.update({mode: state.factors[mode] for mode in last.modes})
 
     misfit = sum((0.5 * t.weight * t.square_norm for t in problem.tensors), jnp.zeros((), jnp.float64)) + sum(
-        (part.value(factors[mode]) for mode, part in latest.values()), jnp.zeros((), jnp.float64)
+        (part.value(outside(tensors[k], mode, factors[mode])) for k, (mode, part) in latest.items()),
+        jnp.zeros((), jnp.float64),
     )
     penalty = sum((rule.value(factors[mode]) for mode, rule in constraints.items()), link_value(problem.links, factors))
     tried = misfit + penalty
@@ -290,6 +302,7 @@ def _one_sweep(model: AbstractModel, program: Program, problem: Problem, state: 
             previous=keep(previous, dict(state.factors)),
             solver_states=tuple(keep(tuple(solver_states), state.solver_states)),
             constraints=learnt,
+            operators=keep(tuple(tensor.operators for tensor in tensors), state.operators),
             objective=value,
             misfit=misfit,
             momentum=jnp.where(accepted, jnp.where(state.plain, state.momentum, grown), state.momentum / _DECAY),
