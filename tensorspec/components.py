@@ -107,7 +107,10 @@ def merge(fit: Fit, components: Sequence[int | str]) -> Fit:
     }
     weights = result.weights.copy(deep=True)
     for name, record in fit.tensors.items():
-        strength = totals[name].sum() * np.prod([lengths[mode] for mode in record.modes])
+        own = views.get(name, {})
+        sums = {mode: float(np.nansum(view.values[at])) for mode, view in own.items()}
+        seen = [(1 / sums[mode] if sums[mode] else 0.0) if mode in sums else lengths[mode] for mode in record.modes]
+        strength = totals[name].sum() * np.prod(seen)
         weights.loc[{"tensor": name, "component": at + 1} if "tensor" in weights.dims else {"component": at + 1}] = (
             strength
         )

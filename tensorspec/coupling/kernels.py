@@ -1,6 +1,6 @@
 """Operators along the coordinates of a mode: broadened, shifted, read off at other points.
 
-A constant stays a constant: beyond the ends of the factor its first and last value go on.
+Every map leaves a constant a constant.
 """
 
 # No postponed annotations in this file: equinox has to see its abstract variables as they are.
@@ -9,7 +9,6 @@ import dataclasses
 from typing import Any
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -129,8 +128,8 @@ def _as_number(name: str, value: Any, positive: bool) -> Any:
 class Broaden(AbstractKernel, Parametric):
     """The tensor sees the factor through a Gaussian, read off at its own points.
 
-    A poorer energy resolution, a broader probe.  Each point of the factor stands for its cell, so that a width far
-    below the step is no broadening at all.
+    A poorer energy resolution, a broader probe.  Near the ends the Gaussian is cut off and brought back to a sum of
+    one; a width far below the step is no broadening at all.
 
     Parameters
     ----------
@@ -151,7 +150,7 @@ class Broaden(AbstractKernel, Parametric):
     >>> grid = Grid("energy", (5,), (None,), (None,))
     >>> seen = Broaden(1.0).settle(grid, grid).apply(np.eye(5)[:, 2:3])
     >>> [round(float(value), 2) for value in seen[:, 0]]
-    [0.06, 0.24, 0.38, 0.24, 0.06]
+    [0.08, 0.26, 0.4, 0.26, 0.08]
     """
 
     sigma: Any = eqx.field(converter=lambda value: _as_number("Broaden(sigma)", value, True))
@@ -168,12 +167,12 @@ class Broaden(AbstractKernel, Parametric):
         return dataclasses.replace(self, sigma=float(sigma), fitted=fitted)
 
     def matrix(self, inside: Float[Array, " size"], outside: Float[Array, " seen"]) -> Float[Array, "seen size"]:
-        """Return the share of the Gaussian at each point that falls into each cell; rows sum to one."""
-        middle = 0.5 * (inside[1:] + inside[:-1])
-        below = jax.scipy.special.ndtr((middle[None, :] - outside[:, None]) / self.sigma)
-        below = jnp.where(inside[-1] > inside[0], below, 1 - below)
-        ones = jnp.ones((len(outside), 1))
-        return jnp.diff(jnp.concatenate([0 * ones, below, ones], axis=1), axis=1)
+        """Return the Gaussian around each point, weighted by the spacing of the factor's; rows sum to one."""
+        spacing = jnp.abs(jnp.asarray(jnp.gradient(inside)))
+        exponent = -0.5 * jnp.square((inside[None, :] - outside[:, None]) / self.sigma)
+        # Relative to the nearest point, so that a width far below the step leaves it and nothing else.
+        weights = spacing * jnp.exp(exponent - jnp.max(exponent, axis=1, keepdims=True))
+        return weights / jnp.sum(weights, axis=1, keepdims=True)
 
     def parameters(self) -> Float[Array, " parameters"]:
         """Return the logarithm of the width, if it is fitted."""
