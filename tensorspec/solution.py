@@ -108,8 +108,7 @@ class Fit:
     masks : mapping of str to DataArray
         True where an entry of a tensor was used, for the tensors that were fitted with a mask.
     views : mapping of str to mapping of str to DataArray
-        For each tensor the factors that it sees through an operator (binned, broadened, shifted), by mode, on the
-        points of the tensor.
+        For each tensor the factors that it sees through an operator, by mode, on its own points.
     summaries : mapping of str to Dataset
         Residual summaries read from a file (see `residual_summary`).
 
