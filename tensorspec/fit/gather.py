@@ -14,7 +14,7 @@ import xarray as xr
 from tensorspec.constraints.base import AbstractConstraint, Assumption, Context, Resolvable
 from tensorspec.constraints.compose import ModeConstraints, check_partners, combine
 from tensorspec.errors import InvalidArgument, RankOutOfRange, UnknownMode, suggest
-from tensorspec.fit.alignment import align_values
+from tensorspec.fit.alignment import align_atoms, align_values
 from tensorspec.fit.validate import CleanTensor, by_tensor, clean
 from tensorspec.losses import AbstractLoss, EntryWeights
 from tensorspec.models.base import AbstractModel
@@ -178,6 +178,9 @@ def labelled(items: Sequence[AbstractConstraint], labels: ModeLabels, rank: int)
             value = getattr(item, field.name)
             if isinstance(value, xr.DataArray):
                 what = f"{type(item).__name__}({field.name}=...)"
+                if field.metadata.get("atoms"):
+                    item = dataclasses.replace(item, **{field.name: align_atoms(value, labels, what)})
+                    continue
                 array, numbers = align_values(value, labels, rank, item.components, what)
                 item = dataclasses.replace(item, **{field.name: array, "components": numbers})
         found.append(item)

@@ -13,7 +13,6 @@ import jax
 import numpy as np
 import xarray as xr
 
-from tensorspec.constraints.known import Fixed
 from tensorspec.fit.assumptions import compare_without
 from tensorspec.fit.gather import Gathered
 from tensorspec.fit.outcome import read_out
@@ -76,7 +75,7 @@ def finish(
     value, _, squares = objective(gathered.model, Problem(problem.tensors, run.state.constraints), run.state.factors)
     fixed = {mode: rule.fixed_columns for mode, rule in problem.constraints.items()}
     numbered = isinstance(start, From) or any(
-        item.components is not None or isinstance(item, Fixed)
+        item.components is not None
         for rule in problem.constraints.values()
         for item in rule.members
     )

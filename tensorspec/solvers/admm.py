@@ -11,7 +11,6 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from tensorspec.algebra.normal_equations import NormalEquations
-from tensorspec.constraints.base import Separability
 from tensorspec.constraints.compose import ModeConstraints
 from tensorspec.errors import InvalidArgument
 from tensorspec.solvers.base import AbstractSolver, Block, block_value, with_quadratic
@@ -152,7 +151,7 @@ def _prepare(equations: NormalEquations, factor: Array, rules: ModeConstraints, 
     gram = full.gram.astype(jnp.float64)
     trace = jnp.trace(gram, axis1=-2, axis2=-1) / rank
     # Rows may have penalties of their own only where no proximal map looks across them.
-    if full.per_row and (rules.separability in (Separability.COLUMN, Separability.MATRIX) or norm is not None):
+    if full.per_row and (rules.ties_rows or norm is not None):
         penalty = jnp.mean(trace)
     else:
         penalty = trace
