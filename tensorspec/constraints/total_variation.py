@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from tensorspec.constraints.base import (
     AbstractConstraint,
@@ -208,7 +208,7 @@ def _flatten_lines(values: Float[Array, "size lines"], sizes: Float[Array, " lin
         level = _piece_means(target, rises)
         cost = level - target
         hold = jnp.where(rises == 0, sizes, 0)
-        gain = cost + _messages(cost, hold) + _messages(cost[::-1], hold[::-1])[::-1]
+        gain = cost + _messages(cost, hold)
         above = gain < -tolerance
         fresh = jnp.where(rises == 0, above[1:].astype(values.dtype) - above[:-1].astype(values.dtype), rises)
         return fresh, level, jnp.any(fresh != rises)
@@ -220,30 +220,34 @@ def _flatten_lines(values: Float[Array, "size lines"], sizes: Float[Array, " lin
 
 def _piece_means(values: Float[Array, "size lines"], rises: Float[Array, "edges lines"]) -> Array:
     """Return at every point the mean of its piece; pieces end where `rises` is not zero."""
-    size, lines = values.shape
-    starts = jnp.pad((rises != 0).astype(jnp.int32), ((1, 0), (0, 0)))
-    piece: Int[Array, "size lines"] = jnp.cumsum(starts, axis=0) + size * jnp.arange(lines, dtype=jnp.int32)
-    total = jnp.zeros(size * lines, values.dtype).at[piece].add(values)
-    points = jnp.zeros(size * lines, values.dtype).at[piece].add(1.0)
-    return total[piece] / points[piece]
+    last = jnp.pad(rises != 0, ((0, 1), (0, 0)), constant_values=True)
+    zeros = jnp.zeros_like(values[0])
+
+    def add(running: tuple[Array, Array], point: tuple[Array, Array]) -> tuple[tuple[Array, Array], Array]:
+        total, count = running[0] + point[0], running[1] + 1
+        return (jnp.where(point[1], 0, total), jnp.where(point[1], 0, count)), total / count
+
+    def spread(mean: Array, point: tuple[Array, Array]) -> tuple[Array, Array]:
+        mean = jnp.where(point[1], point[0], mean)
+        return mean, mean
+
+    _, running = jax.lax.scan(add, (zeros, zeros), (values, last), unroll=4)
+    return jax.lax.scan(spread, zeros, (running, last), reverse=True, unroll=4)[1]
 
 
 def _messages(cost: Float[Array, "size lines"], hold: Float[Array, "edges lines"]) -> Array:
-    """Return for every point by how much "above" is dearer than "below" for all points before it, at best.
+    """Return for every point by how much "above" is dearer than "below" for all other points of its piece, at best.
 
-    A message passes a point by ``m -> clip(m + cost, -hold, hold)``; such maps are closed under composition, so all
-    prefixes come from log2(size) rounds of doubling.
+    What lies on one side says so by a message, which a point passes on as ``clip(message + cost, -hold, hold)``.
     """
-    shift, low, high = cost[:-1], -hold, hold
-    reach = 1
-    while reach < shift.shape[0]:
-        # Composed with the map that ends `reach` points before; the first ones stay.
-        s, lo, hi = shift[reach:], low[reach:], high[reach:]
-        new = (
-            shift[:-reach] + s,
-            jnp.clip(low[:-reach] + s, lo, hi),
-            jnp.clip(high[:-reach] + s, lo, hi),
-        )
-        shift, low, high = (jnp.concatenate([old[:reach], item]) for old, item in zip((shift, low, high), new, strict=True))
-        reach *= 2
-    return jnp.pad(jnp.clip(shift, low, high), ((1, 0), (0, 0)))
+    lines = cost.shape[1]
+    costs = jnp.concatenate([cost[:-1], cost[:0:-1]], axis=1)
+    holds = jnp.concatenate([hold, hold[::-1]], axis=1)
+
+    def pass_on(message: Array, point: tuple[Array, Array]) -> tuple[Array, Array]:
+        message = jnp.clip(message + point[0], -point[1], point[1])
+        return message, message
+
+    passed = jax.lax.scan(pass_on, jnp.zeros_like(costs[0]), (costs, holds), unroll=4)[1]
+    before, after = passed[:, :lines], passed[::-1, lines:]
+    return jnp.pad(before, ((1, 0), (0, 0))) + jnp.pad(after, ((0, 1), (0, 0)))
