@@ -1,11 +1,16 @@
 from . import phantoms as phantoms
 from . import testing as testing
 from .constraints.known import Fixed as Fixed
+from .constraints.known import Near as Near
 from .constraints.nonnegative import Box as Box
 from .constraints.nonnegative import NonNegative as NonNegative
 from .constraints.orthogonal import SoftOrthogonal as SoftOrthogonal
 from .constraints.simplex import SumToOne as SumToOne
+from .constraints.smooth import Smooth as Smooth
+from .constraints.span import Span as Span
+from .constraints.sparse import GroupSparse as GroupSparse
 from .constraints.sparse import Sparse as Sparse
+from .constraints.total_variation import TotalVariation as TotalVariation
 from .coupling.kernels import Broaden as Broaden
 from .coupling.kernels import Resample as Resample
 from .coupling.kernels import Shift as Shift

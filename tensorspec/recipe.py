@@ -177,7 +177,7 @@ def constructor_repr(value: Any) -> str:
         given = [
             f"{field.name}={constructor_repr(getattr(value, field.name))}"
             for field in dataclasses.fields(value)
-            if field.init and not _is_default(field, getattr(value, field.name))
+            if field.init and field.repr and not _is_default(field, getattr(value, field.name))
         ]
         return f"{type(value).__name__}({', '.join(given)})"
     return repr(value)

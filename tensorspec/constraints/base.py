@@ -6,8 +6,9 @@ A constraint is a frozen bag of settings.  It offers channels, and a solver uses
 - `AbstractPenalty`: a penalty with a proximal map and a value, of exactly the documented strength.
 - `AbstractQuadraticPenalty`: a quadratic, added to the normal equations, so that every solver has it for nothing.
 
-Where it can, it is also `Bijective`, `Resolvable`, `Stateful`, an `Assumption`, `Combinable` or `ChecksPartners`.  None
-of these methods is ever overridden twice: a class is either abstract or final.
+Where it can, it is also `Bijective`, `Resolvable`, `Stateful`, an `Assumption`, `Combinable` or `ChecksPartners`; and it
+may say how its proximal map goes together with others: `Composable`, `Uniform`, `CompletesSquare`, `Positive`.  None of
+these methods is ever overridden twice: a class is either abstract or final.
 
 Arrays are ``(size, columns)``, the columns being those components that the constraint acts on; a solver that works by
 column passes ``(size,)`` and the index of the column.
@@ -35,11 +36,17 @@ __all__ = [
     "Bijective",
     "ChecksPartners",
     "Combinable",
+    "CompletesSquare",
+    "Composable",
     "Context",
+    "OfSamples",
+    "Positive",
     "Quadratic",
     "Resolvable",
     "Separability",
     "Stateful",
+    "Uniform",
+    "atoms_field",
     "component_field",
     "strength_field",
 ]
@@ -115,11 +122,22 @@ def component_field() -> Any:
     return eqx.field(default=None, converter=_as_components, static=True, kw_only=True)
 
 
+def atoms_field() -> Any:
+    """Return the dataclass field of labelled values that have columns of their own (atoms), not one a component."""
+    return eqx.field(metadata={"atoms": True})
+
+
 def _as_strength(value: Any) -> Any:
     if isinstance(value, str):
         if value != "auto":
             raise InvalidArgument(f"strength={value!r}: expected a number of zero or more, or 'auto'")
         return value
+    return _as_given_strength(value)
+
+
+def _as_given_strength(value: Any) -> Any:
+    if isinstance(value, str):
+        raise InvalidArgument(f"strength={value!r}: expected a number of zero or more; there is no automatic strength")
     if isinstance(value, (int, float, np.floating, np.integer)) and not isinstance(value, bool):
         if not (np.isfinite(value) and value >= 0):
             raise InvalidArgument(f"strength={value!r}: expected a finite number of zero or more")
@@ -127,9 +145,17 @@ def _as_strength(value: Any) -> Any:
     return value  # an array that is being traced
 
 
-def strength_field(**options: Any) -> Any:
-    """Return the dataclass field of a strength: traced data, so that a new value never compiles again."""
-    return eqx.field(converter=_as_strength, **options)
+def strength_field(automatic: bool = True, **options: Any) -> Any:
+    """Return the dataclass field of a strength: traced data, so that a new value never compiles again.
+
+    Parameters
+    ----------
+    automatic
+        Whether ``"auto"`` is a strength.
+    options
+        Of `equinox.field`.
+    """
+    return eqx.field(converter=_as_strength if automatic else _as_given_strength, **options)
 
 
 class AbstractConstraint(eqx.Module):
@@ -250,6 +276,45 @@ class Combinable(abc.ABC):
     @abc.abstractmethod
     def combine(self, other: AbstractConstraint) -> AbstractConstraint | None:
         """Return the constraint that stands for both exactly, or None when there is none."""
+
+
+class Composable(abc.ABC):
+    """A constraint that ties entries together, and whose proximal map after or before some others is the joint one."""
+
+    @abc.abstractmethod
+    def precedes(self, other: AbstractConstraint) -> bool:
+        """Return whether the other's proximal map, applied to the result of this one's, is that of both."""
+
+    @abc.abstractmethod
+    def follows(self, other: AbstractConstraint) -> bool:
+        """Return whether this one's proximal map, applied to the result of the other's, is that of both."""
+
+
+class Uniform(abc.ABC):  # noqa: B024 - it is a mark, and asks for nothing
+    """The mark of an entry-wise, convex constraint that treats every entry of a column alike."""
+
+
+class CompletesSquare(abc.ABC):
+    """A quadratic penalty of single entries, which another proximal map takes up by moving its point and its step."""
+
+    @abc.abstractmethod
+    def complete_square(
+        self, values: Float[Array, "..."], step: Any, column: Any = None
+    ) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
+        """Return the point and the step for which any further penalty has the joint proximal map."""
+
+
+class Positive(abc.ABC):
+    """A constraint that may imply non-negative entries."""
+
+    @property
+    @abc.abstractmethod
+    def positive(self) -> bool:
+        """Whether no entry that it allows is below zero; known before anything is compiled."""
+
+
+class OfSamples(abc.ABC):  # noqa: B024 - it is a mark, and asks for nothing
+    """The mark of a constraint that holds values of the very samples that are fitted, so that it says none of others."""
 
 
 class ChecksPartners(abc.ABC):

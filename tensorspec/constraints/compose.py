@@ -1,8 +1,8 @@
 """All constraints of one mode as one object: what a solver holds.
 
-Entry-separable constraints are composed into one proximal map (penalties first, then bounds, then known entries: exact
-in one dimension); any other keeps a map of its own, a split.  One split is enough for column-wise solvers and for
-extrapolation; several need ADMM.
+Entry-separable constraints are composed into one proximal map (squares completed first, then penalties, bounds and
+known entries: exact in one dimension).  Any other joins them where the composition is exact, and else keeps a map of
+its own, a split.  One split is enough for column-wise solvers and for extrapolation; several need ADMM.
 """
 
 from __future__ import annotations
@@ -21,13 +21,15 @@ from tensorspec.constraints.base import (
     AbstractQuadraticPenalty,
     ChecksPartners,
     Combinable,
+    CompletesSquare,
+    Composable,
+    Positive,
     Quadratic,
     Separability,
     Stateful,
 )
 from tensorspec.constraints.known import Fixed
 from tensorspec.constraints.nonnegative import NonNegative
-from tensorspec.constraints.simplex import Simplex
 from tensorspec.errors import ConstraintConflict
 
 __all__ = ["ModeConstraints", "check_partners", "combine"]
@@ -67,11 +69,29 @@ def combine(constraints: Sequence[AbstractConstraint]) -> tuple[AbstractConstrai
 
 
 def _order(constraint: AbstractConstraint) -> int:
+    if isinstance(constraint, CompletesSquare):
+        return -1
     if isinstance(constraint, Fixed):
         return 3
     if isinstance(constraint, AbstractHardConstraint):
         return 1 if constraint.degree == 0 else 2
     return 0
+
+
+def _apply(member: Any, values: Array, step: Any, column: Any = None) -> tuple[Array, Any]:
+    """Return a proximal map of the values, and the step that is left for the maps that follow."""
+    if isinstance(member, CompletesSquare):
+        changed, step = member.complete_square(values, step, column)
+    else:
+        changed = member.prox(values, step) if column is None else member.prox(values, step, column)
+    return changed.astype(values.dtype), step
+
+
+def _exact(first: AbstractConstraint, second: AbstractConstraint) -> bool:
+    """Return whether the second's proximal map after the first's is that of both."""
+    return (isinstance(first, Composable) and first.precedes(second)) or (
+        isinstance(second, Composable) and second.follows(first)
+    )
 
 
 class ModeConstraints(eqx.Module):
@@ -98,14 +118,22 @@ class ModeConstraints(eqx.Module):
         entry.sort(key=lambda index: _order(self.members[index]))
         splits = [entry] if entry else []
         for index in rest:
-            own = set(self._acting(self.members[index]))
             for split in splits:
-                if not any(own & set(self._acting(self.members[other])) for other in split):
-                    split.append(index)
+                place = self._place(index, split)
+                if place is not None:
+                    split.insert(place, index)
                     break
             else:
                 splits.append([index])
         return tuple(tuple(split) for split in splits)
+
+    def _place(self, index: int, split: Sequence[int]) -> int | None:
+        """Return where in a split a member's map can go, exactly, or None."""
+        member, own = self.members[index], set(self._acting(self.members[index]))
+        met = [other for other in (self.members[k] for k in split) if own & set(self._acting(other))]
+        if all(_exact(other, member) for other in met):
+            return len(split)
+        return 0 if all(_exact(member, other) for other in met) else None
 
     @property
     def splits(self) -> int:
@@ -119,9 +147,15 @@ class ModeConstraints(eqx.Module):
         return max(kinds, default=Separability.ENTRY)
 
     @property
+    def ties_rows(self) -> bool:
+        """Whether any proximal map looks across rows, so that they need a common step."""
+        kinds = [self.members[index].separability for split in self._proximal for index in split]
+        return any(kind in (Separability.COLUMN, Separability.MATRIX) for kind in kinds)
+
+    @property
     def nonnegative(self) -> bool:
         """Whether no entry can go below zero."""
-        members = [member for member in self.members if isinstance(member, (NonNegative, Simplex))]
+        members = [member for member in self.members if isinstance(member, Positive) and member.positive]
         return len({column for member in members for column in self._columns(member)}) == self.rank
 
     @property
@@ -164,7 +198,12 @@ class ModeConstraints(eqx.Module):
         columns = self._columns(member)
         if not isinstance(member, NonNegative):
             return columns
-        implied = {column for other in self.members if isinstance(other, Simplex) for column in self._columns(other)}
+        implied = {
+            column
+            for other in self.members
+            if isinstance(other, Positive) and other.positive and not isinstance(other, NonNegative)
+            for column in self._columns(other)
+        }
         return tuple(column for column in columns if column not in implied)
 
     def prox(self, values: Float[Array, "..."], step: Any, column: Any = None, split: int = 0) -> Float[Array, "..."]:
@@ -178,14 +217,18 @@ class ModeConstraints(eqx.Module):
             everywhere = len(columns) == self.rank
             if column is not None:
                 place = jnp.asarray([columns.index(r) if r in columns else -1 for r in range(self.rank)])[column]
-                changed = member.prox(values, step, jnp.maximum(place, 0)).astype(values.dtype)
+                changed, left = _apply(member, values, step, jnp.maximum(place, 0))
                 values = changed if everywhere else jnp.where(place >= 0, changed, values)
+                step = left if everywhere else jnp.where(place >= 0, left, step)
             elif everywhere and columns == tuple(range(self.rank)):
-                values = member.prox(values, step).astype(values.dtype)
+                values, step = _apply(member, values, step)
             else:
                 local = step[..., jnp.asarray(columns)] if jnp.ndim(step) == 2 and jnp.shape(step)[1] > 1 else step
                 chosen = jnp.asarray(columns)
-                values = values.at[:, chosen].set(member.prox(values[:, chosen], local).astype(values.dtype))
+                changed, left = _apply(member, values[:, chosen], local)
+                values = values.at[:, chosen].set(changed)
+                if left is not local:
+                    step = jnp.broadcast_to(jnp.asarray(step, left.dtype), values.shape).at[:, chosen].set(left)
         return values
 
     def quadratic(self, size: int, dtype: Any) -> Quadratic:

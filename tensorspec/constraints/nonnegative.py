@@ -17,8 +17,10 @@ from tensorspec.constraints.base import (
     Bijective,
     ChecksPartners,
     Context,
+    Positive,
     Resolvable,
     Separability,
+    Uniform,
     component_field,
 )
 from tensorspec.errors import InvalidArgument
@@ -26,7 +28,7 @@ from tensorspec.errors import InvalidArgument
 __all__ = ["Box", "NonNegative"]
 
 
-class NonNegative(AbstractHardConstraint, Bijective):
+class NonNegative(AbstractHardConstraint, Bijective, Uniform, Positive):
     """Entries of zero or more.
 
     Parameters
@@ -51,6 +53,11 @@ class NonNegative(AbstractHardConstraint, Bijective):
         del column
         return jnp.maximum(values, 0)
 
+    @property
+    def positive(self) -> bool:
+        """Always."""
+        return True
+
     def violation(self, factor: Float[Array, "size columns"]) -> Float[Array, ""]:
         """Return the size of the most negative entry."""
         return jnp.max(jnp.maximum(-factor, 0))
@@ -64,7 +71,7 @@ class NonNegative(AbstractHardConstraint, Bijective):
         return jnp.sqrt(jnp.maximum(factor, 0))
 
 
-class Box(AbstractHardConstraint, Bijective, Resolvable, ChecksPartners):
+class Box(AbstractHardConstraint, Bijective, Resolvable, ChecksPartners, Uniform):
     """Entries between two bounds.  It fixes the scale of its mode.
 
     Parameters

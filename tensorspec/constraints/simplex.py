@@ -14,6 +14,7 @@ from tensorspec.constraints.base import (
     AbstractHardConstraint,
     ChecksPartners,
     Combinable,
+    Positive,
     Separability,
     component_field,
 )
@@ -106,7 +107,7 @@ class SumToOne(AbstractHardConstraint, ChecksPartners, Combinable):
         return None
 
 
-class Simplex(AbstractHardConstraint):
+class Simplex(AbstractHardConstraint, Positive):
     """What `SumToOne` and `NonNegative` are together."""
 
     axis: str = eqx.field(static=True)
@@ -118,6 +119,11 @@ class Simplex(AbstractHardConstraint):
     def separability(self) -> Separability:
         """Rows for the sum over components, columns for the sum over the mode."""
         return _separability(self.axis)
+
+    @property
+    def positive(self) -> bool:
+        """Always."""
+        return True
 
     def project(self, values: Float[Array, "..."], column: Any = None) -> Float[Array, "..."]:
         """Return the nearest point of the unit simplex."""

@@ -10,7 +10,7 @@ import xarray as xr
 from tensorspec.errors import InvalidArgument, ModeMismatch
 from tensorspec.modes import ModeLabels
 
-__all__ = ["align_values"]
+__all__ = ["align_atoms", "align_values"]
 
 # Coordinates agree within this fraction of a step of the mode.
 _TOLERANCE = 1e-3
@@ -70,6 +70,62 @@ def align_values(
         values = _along(values, dim, size, labels.coords.get(dim), f"{what} on mode {labels.name!r}")
     array = np.asarray(values.values, dtype=float).reshape(len(numbers), labels.size).T
     return array, numbers
+
+
+def align_atoms(values: xr.DataArray, labels: ModeLabels, what: str) -> np.ndarray:
+    """Return labelled shapes (a dictionary) as an array over the points of a mode.
+
+    Parameters
+    ----------
+    values
+        The mode's own dimensions and, for more than one atom, one of any other name.
+    labels
+        The mode.
+    what
+        What the values are, for messages.
+
+    Returns
+    -------
+    array : (size, atoms) ndarray
+
+    Raises
+    ------
+    InvalidArgument
+        When the dimensions do not fit the mode.
+    ModeMismatch
+        When the coordinates do not reach every point of the mode.
+
+    Examples
+    --------
+    >>> mode = ModeLabels("e", ("e",), (2,), {"e": xr.DataArray([2.0, 3.0], dims="e")})
+    >>> powers = xr.DataArray([[1.0, 2.0, 3.0], [1.0, 4.0, 9.0]], dims=("power", "e"), coords={"e": [1.0, 2.0, 3.0]})
+    >>> align_atoms(powers, mode, "Span")
+    array([[2., 4.],
+           [3., 9.]])
+    """
+    who = f"{what} on mode {labels.name!r}"
+    others = [dim for dim in values.dims if dim not in labels.dims]
+    if len(others) > 1 or not set(labels.dims) <= set(values.dims):
+        raise InvalidArgument(
+            f"{who} has dimensions {tuple(values.dims)}; expected {labels.dims} and one of atoms, in any order"
+        )
+    values = values.transpose(*others, *labels.dims)
+    absent = values.isnull()
+    for dim, size in zip(labels.dims, labels.shape, strict=True):
+        values = _along(values, dim, size, labels.coords.get(dim), who)
+    array = np.asarray(values.values, dtype=float).reshape(-1, labels.size).T
+    missed = np.isnan(array).all(axis=1)
+    if missed.any() and not bool(absent.any()):
+        first = np.unravel_index(int(np.argmax(missed)), labels.shape)
+        place = ", ".join(
+            f"{dim} {labels.coords[dim].values[k]:.6g}" if dim in labels.coords else f"{dim} {k}"
+            for dim, k in zip(labels.dims, first, strict=True)
+        )
+        raise ModeMismatch(
+            f"{who} has no value at {int(missed.sum())} of {labels.size} points of the data, the first at {place}; "
+            "make it on the coordinates of the data, or interpolate it onto them"
+        )
+    return array
 
 
 def _numbers(values: xr.DataArray, rank: int, components: Sequence[int] | None, what: str) -> tuple[int, ...]:

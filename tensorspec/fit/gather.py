@@ -16,7 +16,7 @@ from tensorspec.constraints.compose import ModeConstraints, check_partners, comb
 from tensorspec.coupling.links import Link, check_links
 from tensorspec.coupling.sharing import components_seen
 from tensorspec.errors import InvalidArgument, RankOutOfRange, UnknownMode, suggest
-from tensorspec.fit.alignment import align_values
+from tensorspec.fit.alignment import align_atoms, align_values
 from tensorspec.fit.behind import Behind, find_modes_behind, points_seen
 from tensorspec.fit.validate import CleanTensor, by_tensor, clean
 from tensorspec.losses import AbstractLoss, EntryWeights
@@ -188,6 +188,9 @@ def labelled(items: Sequence[AbstractConstraint], labels: ModeLabels, rank: int)
             value = getattr(item, field.name)
             if isinstance(value, xr.DataArray):
                 what = f"{type(item).__name__}({field.name}=...)"
+                if field.metadata.get("atoms"):
+                    item = dataclasses.replace(item, **{field.name: align_atoms(value, labels, what)})
+                    continue
                 array, numbers = align_values(value, labels, rank, item.components, what)
                 item = dataclasses.replace(item, **{field.name: array, "components": numbers})
         found.append(item)

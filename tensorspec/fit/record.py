@@ -13,7 +13,6 @@ import jax
 import numpy as np
 import xarray as xr
 
-from tensorspec.constraints.known import Fixed
 from tensorspec.coupling.through import parameters_found, with_operators
 from tensorspec.fit.assumptions import compare_without
 from tensorspec.fit.behind import views
@@ -83,11 +82,7 @@ def finish(
     numbered = (
         isinstance(start, From)
         or shared
-        or any(
-            item.components is not None or isinstance(item, Fixed)
-            for rule in problem.constraints.values()
-            for item in rule.members
-        )
+        or any(item.components is not None for rule in problem.constraints.values() for item in rule.members)
     )
     outcome = read_out(
         {mode: np.asarray(factor) for mode, factor in run.state.factors.items()},

@@ -10,9 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
-from tensorspec.constraints.base import Context, Resolvable
+from tensorspec.constraints.base import Context, OfSamples, Resolvable
 from tensorspec.constraints.compose import ModeConstraints, combine
-from tensorspec.constraints.known import Fixed
 from tensorspec.errors import ConstraintConflict, InvalidData, ModeMismatch, UnknownMode, suggest
 from tensorspec.fit.behind import find_own_modes
 from tensorspec.fit.gather import build_tensor, labelled, traced, with_arrays
@@ -164,8 +163,9 @@ def _iterate(solver: AbstractSolver, block: Block) -> Any:
 def _rules(fit: Fit, labels: Any, mode: str, scales: dict[str, float]) -> ModeConstraints:
     """Return the constraints of the mode, for its new points."""
     items = combine(labelled(fit.model.constraints_for(mode), labels[mode], fit.rank))
-    if any(isinstance(item, Fixed) for item in items):
-        raise ConstraintConflict(f"mode {mode!r} has Fixed values, which belong to the samples that were fitted")
+    held = [type(item).__name__ for item in items if isinstance(item, OfSamples)]
+    if held:
+        raise ConstraintConflict(f"mode {mode!r} has {held[0]} values, which belong to the samples that were fitted")
     own = labels[mode]
     owners = [name for name, carrier in fit.provenance.get("carriers", {}).items() if carrier == mode]
     scale = scales.get(owners[0], 1.0) if len(owners) == 1 else 1.0

@@ -11,7 +11,6 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from tensorspec.algebra.normal_equations import NormalEquations
-from tensorspec.constraints.base import Separability
 from tensorspec.constraints.compose import ModeConstraints
 from tensorspec.errors import InvalidArgument
 from tensorspec.solvers.base import AbstractSolver, Block, block_value, with_quadratic
@@ -22,6 +21,8 @@ __all__ = ["AOADMM"]
 _FEASIBILITY_ROUNDS = 20
 # Share of the block's objective below which a rise is rounding; refusing it would stop the last digits.
 _ROUNDING = 1e-15
+# The root of the norm's multiplier: accuracy of the norm, most rounds, and the least slope that the secant believes.
+_UNIT, _ROOT_ROUNDS, _FLATTEST = 1e-7, 30, 0.02
 
 
 class AOADMM(AbstractSolver):
@@ -91,12 +92,14 @@ class AOADMM(AbstractSolver):
         def iterate(_: Array, carry: tuple[Any, Any, Any]) -> tuple[Any, Any, Any]:
             primal, dual, _ = carry
             solved = [m.solve(z, u) for m, z, u in zip(members, primal, dual, strict=True)]
-            pulled = [
-                [m.rules.prox(a + u, 1 / m.penalty, split=k) for k, u in enumerate(own)]
-                for m, a, own in zip(members, solved, dual, strict=True)
-            ]
-            if block.norms is not None:
-                pulled = _normalise_splits(pulled, block.factors, block.norms)
+            points = [[a + u for u in own] for a, own in zip(solved, dual, strict=True)]
+            if block.norms is None:
+                pulled = [
+                    [m.rules.prox(point, 1 / m.penalty, split=k) for k, point in enumerate(own)]
+                    for m, own in zip(members, points, strict=True)
+                ]
+            else:
+                pulled = _pull_on_sphere(members, points, block.factors, block.norms)
             dual = [
                 [u + a - z for u, z in zip(us, zs, strict=True)] for us, a, zs in zip(dual, solved, pulled, strict=True)
             ]
@@ -152,7 +155,7 @@ def _prepare(equations: NormalEquations, factor: Array, rules: ModeConstraints, 
     gram = full.gram.astype(jnp.float64)
     trace = jnp.trace(gram, axis1=-2, axis2=-1) / rank
     # Rows may have penalties of their own only where no proximal map looks across them.
-    if full.per_row and (rules.separability in (Separability.COLUMN, Separability.MATRIX) or norm is not None):
+    if full.per_row and (rules.ties_rows or norm is not None):
         penalty = jnp.mean(trace)
     else:
         penalty = trace
@@ -192,18 +195,81 @@ def _tie_penalties(members: Sequence[_Member], norms: Sequence[Array]) -> list[_
     ]
 
 
-def _normalise_splits(pulled: list[list[Array]], factors: Sequence[Array], norms: Sequence[Array]) -> list[list[Array]]:
-    """Return the splits with the joint norm of every held column brought to one."""
-    counts = max(len(own) for own in pulled)
-    for k in range(counts):
-        layer = [own[min(k, len(own) - 1)] if own else factor for own, factor in zip(pulled, factors, strict=True)]
-        square = sum(weight * jnp.sum(jnp.square(z), axis=0) for z, weight in zip(layer, norms, strict=True))
-        norm = jnp.sqrt(square)
-        for own, old, weight in zip(pulled, factors, norms, strict=True):
+def _pull_on_sphere(
+    members: Sequence[_Member], points: list[list[Array]], factors: Sequence[Array], norms: Sequence[Array]
+) -> list[list[Array]]:
+    """Return the proximal maps of the splits under the joint unit norm of every held column."""
+    pulled = [list(own) for own in points]
+    for k in range(max(len(own) for own in points)):
+
+        def layer(multiple: Array, k: int = k) -> list[Array]:
+            return [
+                _stretched(m, own[split], multiple, split) if (split := min(k, len(own) - 1)) >= 0 else factor
+                for m, own, factor in zip(members, points, factors, strict=True)
+            ]
+
+        reached = _to_unit_norm(layer(_multiple(layer, members, norms)), factors, norms)
+        for own, value in zip(pulled, reached, strict=True):
             if k < len(own):
-                scaled = jnp.where(norm > 0, own[k] / jnp.where(norm > 0, norm, 1), old)
-                own[k] = jnp.where(weight > 0, scaled, own[k]).astype(own[k].dtype)
+                own[k] = value
     return pulled
+
+
+def _stretched(member: _Member, point: Array, multiple: Array, split: int) -> Array:
+    """Return a proximal map with point and step times a multiple: the minimiser at the norm that it happens to have."""
+    factor = multiple.astype(point.dtype)[None, :]
+    return member.rules.prox(factor * point, factor / member.penalty, split=split)
+
+
+def _multiple(layer: Any, members: Sequence[_Member], norms: Sequence[Array]) -> Array:
+    """Return for every column the multiple at which its proximal maps have unit norm.
+
+    Minimising ``g(z) + |z - v|^2 / (2 s)`` at unit norm, the multiplier of the norm turns the proximal map of (v, s)
+    into that of (t v, t s).  For cones and norms t only scales the result, and any t will do; for a quadratic penalty
+    it decides how strongly the penalty acts.
+    """
+    rank = norms[0].shape[0]
+    ones = jnp.ones(rank, jnp.float64)
+    if all(m.rules.exact_on_sphere((True,) * rank) for m in members):
+        return ones
+    held = jnp.any(jnp.stack([norm > 0 for norm in norms]), axis=0)
+
+    def excess(logarithm: Array) -> Array:
+        size = jnp.log(_joint_norm(layer(jnp.exp(logarithm)), norms))
+        return jnp.where(held & jnp.isfinite(size), size, 0)
+
+    def going(state: tuple[Array, ...]) -> Array:
+        return (jnp.max(jnp.abs(state[1])) > _UNIT) & (state[3] < _ROOT_ROUNDS)
+
+    def secant(state: tuple[Array, ...]) -> tuple[Array, ...]:
+        at, value, slope, count = state
+        move = -value / slope
+        new = excess(at + move)
+        found = (new - value) / jnp.where(move == 0, 1, move)
+        # In logarithms the norm grows with a slope of at most one, with one for cones and norms.
+        slope = jnp.where(move == 0, slope, jnp.clip(found, _FLATTEST, 1))
+        return at + move, new, slope, count + 1
+
+    start = jnp.zeros(rank, jnp.float64)
+    return jnp.exp(jax.lax.while_loop(going, secant, (start, excess(start), ones, jnp.asarray(0)))[0])
+
+
+def _joint_norm(values: Sequence[Array], norms: Sequence[Array]) -> Array:
+    squares = [
+        weight * jnp.sum(jnp.square(value.astype(jnp.float64)), axis=0)
+        for value, weight in zip(values, norms, strict=True)
+    ]
+    return jnp.sqrt(sum(squares, start=jnp.zeros_like(squares[0])))
+
+
+def _to_unit_norm(values: Sequence[Array], factors: Sequence[Array], norms: Sequence[Array]) -> list[Array]:
+    """Return values with the joint norm of every held column brought to one; the old ones where nothing is left."""
+    norm = _joint_norm(values, norms)
+    result = []
+    for value, old, weight in zip(values, factors, norms, strict=True):
+        scaled = jnp.where(norm > 0, value / jnp.where(norm > 0, norm, 1), old)
+        result.append(jnp.where(weight > 0, scaled, value).astype(value.dtype))
+    return result
 
 
 def _gradient_step(
@@ -220,28 +286,33 @@ def _gradient_step(
     slopes = [m.slope(factor) for m, factor in zip(members, factors, strict=True)]
     size = jnp.sqrt(jnp.max(jnp.stack([jnp.sum(jnp.square(s)) / w for s, w in zip(slopes, weights, strict=True)])))
 
-    def moved(multiple: Array) -> list[Array]:
+    def moved(curvature: Array, multiple: Array) -> list[Array]:
         result = []
         for m, factor, slope, weight in zip(members, factors, slopes, weights, strict=True):
-            step = (1 / (multiple * weight)).astype(factor.dtype)
+            step = (1 / (curvature * weight)).astype(factor.dtype)
             value = factor - step * slope
+            if m.rules.splits:
+                stretch = multiple.astype(factor.dtype)[None, :]
+                value, step = stretch * value, stretch * step
             for split in reversed(range(m.rules.splits)):
                 value = m.rules.prox(value, step, split=split)
             result.append(value)
         return result
 
+    ones = jnp.ones(norms[0].shape[0], jnp.float64)
+
     def vanished(state: tuple[Array, Array]) -> Array:
-        multiple, count = state
-        values = moved(multiple)
-        norm = sum(weight * jnp.sum(jnp.square(value), axis=0) for weight, value in zip(norms, values, strict=True))
+        curvature, count = state
+        norm = _joint_norm(moved(curvature, ones), norms)
         held = jnp.any(jnp.stack([norm > 0 for norm in norms]), axis=0)
         return (count < 40) & jnp.any(held & (norm == 0))
 
     start = jnp.where(steepest > 0, steepest, 1.0)
-    multiple, _ = jax.lax.while_loop(
+    curvature, _ = jax.lax.while_loop(
         vanished, lambda state: (2 * state[0] + size, state[1] + 1), (start, jnp.asarray(0))
     )
-    return [own[0] for own in _normalise_splits([[value] for value in moved(multiple)], factors, norms)]
+    multiple = _multiple(lambda stretch: moved(curvature, stretch), members, norms)
+    return _to_unit_norm(moved(curvature, multiple), factors, norms)
 
 
 def _make_feasible(values: Array, rules: ModeConstraints) -> Array:

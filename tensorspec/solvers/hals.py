@@ -145,9 +145,13 @@ def _held_columns(
     pulled = [rule.prox(linear, 1.0, column) for (linear, _), rule in zip(free, constraints, strict=True)]
     if len(free) == 1 and curvature[0].ndim == 0:
         # The quadratic term is a number, so the linear one decides.
-        single = _favourable_entry(free[0][0], constraints[0], column)
-        raw = [jnp.where(jnp.any(pulled[0] != 0), pulled[0], single)]
-        return _to_unit_norm(raw, own, weights)
+        left = jnp.any(pulled[0] != 0)
+        if constraints[0].separability == Separability.ENTRY:
+            instead = _favourable_entry(free[0][0], constraints[0], column)
+        else:
+            # A single entry need not be allowed, nor the best.
+            instead = _bound_step(free, own, constraints, weights, column, left)[0]
+        return _to_unit_norm([jnp.where(left, pulled[0], instead)], own, weights)
     shift = _secular_root(pulled, curvature, weights)
     shifted = [g + shift * weight for g, weight in zip(curvature, weights, strict=True)]
     raw = [p / jnp.where(d > 0, d, 1) for p, d in zip(pulled, shifted, strict=True)]

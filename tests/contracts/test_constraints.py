@@ -28,6 +28,67 @@ class TestSparse(ConstraintContract):
         return ts.Sparse(0.3)
 
 
+class TestGroupSparse(ConstraintContract):
+    def make(self):
+        return ts.GroupSparse(0.9)
+
+
+class TestSmooth(ConstraintContract):
+    def make(self):
+        return ts.Smooth(0.001)
+
+
+class TestTotalVariation(ConstraintContract):
+    def make(self):
+        return ts.TotalVariation(0.4)
+
+
+class OnAMap(ConstraintContract):
+    """The mode is a map of 3 by 4 pixels, uneven along y."""
+
+    def context(self):
+        return (
+            super().context()._replace(shape=(3, 4), coordinates=(np.array([0.0, 0.5, 2.0]), None), units=("nm", None))
+        )
+
+
+class TestSmoothMap(OnAMap):
+    def make(self):
+        return ts.Smooth(0.2)
+
+
+class TestTotalVariationMap(OnAMap):
+    # Its maps along the two axes alternate until they agree within 1e-9 of the largest entry.
+    tolerance = 1e-7
+
+    def make(self):
+        return ts.TotalVariation(0.3)
+
+
+class TestNear(ConstraintContract):
+    def make(self):
+        values = np.full((self.size, self.columns), np.nan)
+        values[:, 0] = np.linspace(0, 1, self.size)
+        values[2, 1] = 0.5
+        values[:3, 2] = 0.25
+        return ts.Near(values, 0.7)
+
+
+class TestSpan(ConstraintContract):
+    def make(self):
+        return ts.Span(np.random.default_rng(2).random((self.size, 4)))
+
+
+class TestSpanOfBothSigns(ConstraintContract):
+    def make(self):
+        return ts.Span(np.random.default_rng(2).standard_normal((self.size, 4)), nonnegative=False)
+
+
+class TestSpanOfPowers(ConstraintContract):
+    def make(self):
+        return ts.Span(np.linspace(400.0, 900.0, self.size)[:, None] ** -np.arange(2.0, 6.0))
+
+
 class TestSoftOrthogonal(ConstraintContract):
     def make(self):
         return ts.SoftOrthogonal(0.2)
