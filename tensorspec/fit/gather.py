@@ -14,7 +14,7 @@ import xarray as xr
 from tensorspec.constraints.base import AbstractConstraint, Assumption, Context, Resolvable
 from tensorspec.constraints.compose import ModeConstraints, check_partners, combine
 from tensorspec.coupling.links import Link, check_links
-from tensorspec.coupling.sharing import components_seen
+from tensorspec.coupling.sharing import FIND, components_seen, strength_penalties
 from tensorspec.errors import InvalidArgument, RankOutOfRange, UnknownMode, suggest
 from tensorspec.fit.alignment import align_atoms, align_values
 from tensorspec.fit.behind import Behind, find_modes_behind, points_seen
@@ -108,6 +108,10 @@ def gather(
     found = _tensor_weights(weights, keys, cleaned, scales, noise)
     level = _noise_level(keys, cleaned, found, noise) if needs_noise else float("nan")
 
+    if model.share == FIND:
+        sizes_of = {key: (c.count, found[key]) for key, c in cleaned.items()}
+        for mode, penalty in strength_penalties(names, sizes_of, constraints).items():
+            constraints[mode] = (*constraints[mode], penalty)
     combined = {mode: combine(items) for mode, items in constraints.items()}
     rules = {mode: ModeConstraints(items, model.rank) for mode, items in combined.items()}
     resolved = _resolve(rules, labels, names, scales, model, level)
@@ -262,7 +266,8 @@ def _plan(
     linked = {mode for link in model.links for mode in link.modes}
     free = {mode: rule.scale_free and mode not in linked for mode, rule in rules.items()}
     seen = [own or (True,) * model.rank for own in components_seen(model.share, list(names), model.rank)]
-    return plan_scale(list(names.values()), model.rank, fixed, free, model.scale, seen, linked=linked)
+    apart = model.share == FIND
+    return plan_scale(list(names.values()), model.rank, fixed, free, model.scale, seen, apart, linked)
 
 
 def _without_assumptions(

@@ -50,7 +50,8 @@ class CP(AbstractModel):
         scale of that mode, each tensor's last).
     share
         Which components a tensor has, by its name and counted from 1, for example ``{"eels": [1, 2, 3]}``; a tensor
-        that is not named has all of them.
+        that is not named has all of them.  ``"find"``: a penalty on the strength of each component in each tensor
+        decides.
     operators
         What stands between a factor and a tensor, by tensor and mode, for example
         ``{("edx", "pixel"): Bin(2), ("edx", "xray_energy"): Broaden("fit")}``.
@@ -128,7 +129,7 @@ def NMF(
     rank: int,
     constraints: Mapping[str, Any] | None = None,
     scale: str | None = None,
-    share: Mapping[str, Sequence[int]] | None = None,
+    share: Mapping[str, Sequence[int]] | str | None = None,
     operators: Mapping[tuple[str, str], AbstractOperator] | None = None,
     *,
     links: Sequence[Link] = (),
