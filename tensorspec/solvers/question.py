@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Sequence
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -13,7 +14,7 @@ from tensorspec.losses.base import AbstractDivergence, AbstractRobustLoss
 from tensorspec.models.base import AbstractModel
 from tensorspec.problem import Factors, Problem, Tensor
 
-__all__ = ["ask", "doubled_loss"]
+__all__ = ["added", "ask", "doubled_loss"]
 
 
 def ask(
@@ -21,29 +22,35 @@ def ask(
 ) -> tuple[NormalEquations | Majoriser, dict[int, NormalEquations]]:
     """Return the question of a mode, and the parts of it that are exact for their tensors."""
     squares: dict[int, NormalEquations] = {}
-    bounds: list[Majoriser] = []
-    reweighted: list[NormalEquations] = []
+    others: list[NormalEquations | Majoriser] = []
     for index in problem.containing(mode):
         tensor = problem.tensors[index]
         if tensor.loss is None:
             squares[index] = model.normal_equations(tensor, factors, mode)
         elif isinstance(tensor.loss, AbstractRobustLoss):
-            reweighted.append(model.normal_equations(_reweighted(model, tensor, factors), factors, mode))
+            others.append(model.normal_equations(_reweighted(model, tensor, factors), factors, mode))
         else:
-            assert isinstance(tensor.loss, AbstractDivergence)
-            bounds.append(_bound(model, tensor, factors, mode))
-    total: NormalEquations | None = None
-    for part in (*squares.values(), *reweighted):
-        total = part if total is None else total.plus(part)
-    if not bounds:
-        assert total is not None
-        return total, squares
-    first, *rest = bounds
-    for bound in rest:
-        first = first.plus(bound)
-    if total is not None:
-        first = first.plus(from_normal_equations(total, factors[mode]))
-    return first, squares
+            others.append(_bound(model, tensor, factors, mode))
+    return added([*squares.values(), *others], factors[mode]), squares
+
+
+def added(
+    questions: Sequence[NormalEquations | Majoriser], factor: Float[Array, "size rank"]
+) -> NormalEquations | Majoriser:
+    """Return the sum of questions of one mode, asked at a factor."""
+    squares = [item for item in questions if isinstance(item, NormalEquations)]
+    bounds = [item for item in questions if isinstance(item, Majoriser)]
+    if squares:
+        total = squares[0]
+        for part in squares[1:]:
+            total = total.plus(part)
+        if not bounds:
+            return total
+        bounds.append(from_normal_equations(total, factor))
+    found = bounds[0]
+    for bound in bounds[1:]:
+        found = found.plus(bound)
+    return found
 
 
 def doubled_loss(model: AbstractModel, tensor: Tensor, factors: Factors) -> Float[Array, ""]:
@@ -86,18 +93,30 @@ def _bound(model: AbstractModel, tensor: Tensor, factors: Factors, mode: str) ->
     loss = tensor.loss
     assert isinstance(loss, AbstractDivergence)
     fitted = _fitted(model, tensor, factors)
-    pull = _contracted(model, tensor, factors, mode, lambda data, part: loss.pull(data, part), fitted)
-    if loss.push(fitted[:0]) is not None:
-        push = _contracted(model, tensor, factors, mode, lambda data, part: loss.push(part), fitted)
-    elif tensor.dense is not None:
-        push = _contracted(model, tensor, factors, mode, lambda data, part: jnp.ones_like(part), fitted)
-    else:
+    pull = _contracted(model, tensor, factors, mode, loss.pull, fitted)
+    if loss.push(fitted[:0]) is None and tensor.dense is None:
         push = _sums(model, tensor, factors, mode)
+    else:
+        push = _contracted(model, tensor, factors, mode, _push_of(loss), fitted)
     return from_slopes(jnp.maximum(pull, 0), jnp.maximum(push, 0), loss.powers, factors[mode])
 
 
+def _push_of(loss: AbstractDivergence) -> Callable[[Array, Array], Array]:
+    def push(data: Array, fitted: Array) -> Array:
+        del data
+        found = loss.push(fitted)
+        return jnp.ones_like(fitted) if found is None else found
+
+    return push
+
+
 def _contracted(
-    model: AbstractModel, tensor: Tensor, factors: Factors, mode: str, slope, fitted: Array
+    model: AbstractModel,
+    tensor: Tensor,
+    factors: Factors,
+    mode: str,
+    slope: Callable[[Array, Array], Array],
+    fitted: Array,
 ) -> Float[Array, "size rank"]:
     """Return the contraction of a function of data and model with the other factors, weights included."""
     blocks, start = [], 0
