@@ -38,7 +38,10 @@ from .io.fit_file import refit as refit
 from .io.hyperspy import from_hyperspy as from_hyperspy
 from .io.instrument import load as load
 from .io.instrument import signals as signals
-from .losses import LeastSquares as LeastSquares
+from .losses.huber import Huber as Huber
+from .losses.least_squares import LeastSquares as LeastSquares
+from .losses.likelihood import Beta as Beta
+from .losses.likelihood import Poisson as Poisson
 from .models.cp import CP as CP
 from .models.cp import NMF as NMF
 from .noise import NoiseModel as NoiseModel
@@ -47,6 +50,7 @@ from .noise import poisson_scale as poisson_scale
 from .solution import Fit as Fit
 from .solvers.admm import AOADMM as AOADMM
 from .solvers.hals import HALS as HALS
+from .solvers.multiplicative import Multiplicative as Multiplicative
 from .solvers.status import Status as Status
 from .starts.given import From as From
 from .starts.nndsvd import NNDSVD as NNDSVD

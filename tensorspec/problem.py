@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Num
 
 from tensorspec.constraints.compose import ModeConstraints
+from tensorspec.losses.base import AbstractLoss
 
 __all__ = ["Factors", "Problem", "Tensor"]
 
@@ -26,7 +27,7 @@ class Tensor(eqx.Module):
     blocks
         The data as stored, cut along the first axis, zero where missing; with `dense` weights, weight times data.
     scale
-        What the data are multiplied by (one over their root mean square).
+        What the data are multiplied by: one over their root mean square, or one in log-likelihood units.
     weight
         Weight of the tensor in the objective.
     rows
@@ -34,7 +35,10 @@ class Tensor(eqx.Module):
     dense
         Dense weights, cut as the data are, or None.
     square_norm
-        Weighted sum of squares of the scaled data.
+        Weighted sum of squares of the scaled data; with another loss twice its value for the best constant model (a
+        divergence) or for none.
+    loss
+        None for (weighted) least squares, else the loss, in units of the data.
     seen
         Which components the tensor has; None for all.
     operators
@@ -48,6 +52,7 @@ class Tensor(eqx.Module):
     rows: tuple[Float[Array, " size"] | None, ...]
     dense: tuple[Num[Array, "..."], ...] | None
     square_norm: Float[Array, ""]
+    loss: AbstractLoss | None = None
     seen: tuple[bool, ...] | None = eqx.field(static=True, default=None)
     operators: tuple[Any, ...] | None = None
 
@@ -73,7 +78,7 @@ class Problem(eqx.Module):
 
     @property
     def square_norm(self) -> Float[Array, ""]:
-        """Half the weighted sum of squares of all data: the objective of an empty model."""
+        """Half the weighted sum of squares of all data: the objective of an empty model, or what stands for it."""
         return 0.5 * sum((t.weight * t.square_norm for t in self.tensors), start=jnp.zeros((), jnp.float64))
 
     def containing(self, mode: str) -> tuple[int, ...]:

@@ -52,8 +52,8 @@ def fit(
 ) -> Fit:
     """Fit a model to one or several tensors.
 
-    Minimises the sum over tensors of weight times half the squared residual, plus the penalties.  Tensors that share a
-    mode (the same dimension names) share its factor.
+    Minimises the sum over tensors of weight times loss (half the squared residual), plus the penalties.  Tensors that
+    share a mode (the same dimension names) share its factor.
 
     Parameters
     ----------
@@ -63,18 +63,21 @@ def fit(
     model
         For instance ``CP(rank=4, constraints={...})`` or ``NMF(4)``.
     loss
-        One loss for all tensors, or a mapping by tensor; by default `LeastSquares`.
+        One loss for all tensors, or a mapping by tensor; by default `LeastSquares`.  With `Poisson` or `Beta` in a fit
+        nothing is rescaled, and every term is in units of a log-likelihood.
     mask
         True where an entry is used; broadcasts; a mapping for several tensors.
     modes
         Which dimensions make one mode, for instance ``{"pixel": ("y", "x")}``; by default ``z, y, x`` are ``pixel`` and
         ``tilt_y, tilt_x`` are ``orientation``.
     weights
-        Weights of the tensors; by default one over the estimated variance of their noise.
+        Weights of the tensors; by default one over the estimated variance of their noise.  Beside `Poisson` or `Beta`
+        they multiply the log-likelihoods.
     solver
-        ``"auto"``, or a solver such as `HALS` or `AOADMM`.
+        ``"auto"``, or a solver such as `HALS`, `AOADMM` or `Multiplicative`.
     start
-        ``"auto"``, or a start such as `NNDSVD`, `Random` or ``From(fit)``.
+        ``"auto"``, or a start such as `NNDSVD`, `Random` or ``From(fit)``.  With `Poisson`, ``"auto"`` begins with at
+        most 30 sweeps of ``LeastSquares(scaling="poisson")``.
     restarts
         Number of starts; the lowest objective is kept.
     max_sweeps
@@ -90,8 +93,8 @@ def fit(
     time_limit
         Seconds after which the best so far is returned.
     rescale
-        Divide each tensor by its root mean square, so that strengths and tolerances do not depend on its unit;
-        ``False`` works in the data's own units.
+        Divide each tensor by its root mean square (never beside `Poisson` or `Beta`), so that strengths and tolerances
+        do not depend on its unit; ``False`` works in the data's own units.
 
     Returns
     -------
@@ -131,7 +134,7 @@ def fit(
         starts = make_starts(start, gathered, count, seed)
         stored = open_checkpoint(checkpoint, digest, recipe, starts)
         with Progress(progress, len(starts), limits) as bar:
-            best, finals = run_all(gathered, starts, limits, stored, bar)
+            best, finals = run_all(gathered, starts, limits, stored, bar, warm=isinstance(start, str))
         result = finish(
             tensors,
             gathered,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -18,11 +18,13 @@ from tensorspec.coupling.sharing import FIND, components_seen, strength_penaltie
 from tensorspec.errors import InvalidArgument, RankOutOfRange, UnknownMode, suggest
 from tensorspec.fit.alignment import align_atoms, align_values
 from tensorspec.fit.behind import Behind, find_modes_behind, points_seen
+from tensorspec.fit.likelihood import check_counts, check_model, check_operators, reference_loss, warm_start
 from tensorspec.fit.validate import CleanTensor, by_tensor, clean
-from tensorspec.losses import AbstractLoss, EntryWeights
+from tensorspec.fit.weights import noise_level, noise_of, tensor_weights
+from tensorspec.losses.base import AbstractDivergence, AbstractLoss, AbstractRobustLoss, EntryWeights
+from tensorspec.losses.likelihood import Poisson
 from tensorspec.models.base import AbstractModel
 from tensorspec.modes import ModeLabels, broadcast_to_array
-from tensorspec.noise import NoiseModel, mean_noise_variance
 from tensorspec.problem import Problem, Tensor
 from tensorspec.recipe import constructor_repr
 from tensorspec.scale import ScalePlan, plan_scale
@@ -32,11 +34,6 @@ from tensorspec.solvers.sweep import Program
 
 __all__ = ["Gathered", "build_tensor", "gather", "labelled", "traced", "with_arrays"]
 
-# Noise variances below this share of the largest do not weigh tensors any further apart: data without noise would
-# otherwise be weighed by rounding errors.
-_VARIANCE_SHARE = 1e-6
-_VARIANCE_FLOOR = 1e-10
-
 
 class Gathered(NamedTuple):
     """Everything that labels became."""
@@ -44,6 +41,7 @@ class Gathered(NamedTuple):
     problem: Problem
     program: Program
     without: tuple[Problem, Program] | None  # the same without what is only believed
+    warm: tuple[Problem, Program] | None  # the same with least squares in place of the Poisson likelihood
     model: AbstractModel
     labels: dict[str, ModeLabels]
     names: dict[str, tuple[str, ...]]
@@ -76,10 +74,10 @@ def gather(
     for key, item in losses.items():
         if not isinstance(item, AbstractLoss):
             raise InvalidArgument(f"loss of tensor {key!r} is {item!r}: expected a loss such as ts.LeastSquares()")
-        if not item.quadratic:
+        if not (item.quadratic or isinstance(item, (AbstractDivergence, AbstractRobustLoss))):
             raise InvalidArgument(
-                f"loss of tensor {key!r}, {constructor_repr(item)}, is not quadratic: no solver here can take it; "
-                "expected a loss such as ts.LeastSquares()"
+                f"loss of tensor {key!r}, {constructor_repr(item)}, is neither quadratic, nor a divergence, nor "
+                "robust: no solver here can take it; expected a loss such as ts.LeastSquares()"
             )
     behind = find_modes_behind(tensors, modes, model.operators)
     labels, names, order = behind.labels, behind.names, list(behind.labels)
@@ -96,17 +94,23 @@ def gather(
     constraints = {mode: labelled(model.constraints_for(mode), labels[mode], model.rank) for mode in order}
     for mode, items in constraints.items():
         check_partners(mode, items)
+    likelihood = any(isinstance(item, AbstractDivergence) for item in losses.values())
+    notes = check_counts(losses, tensors, cleaned, names, behind.own) if likelihood else []
+    # Counts are counts: beside a likelihood every term stays in its own units.
+    rescale = rescale and not likelihood
     entry = {
         key: with_arrays(losses[key], names[key], behind.own[key]).entry_weights(c.values, c.valid, rescale)
         for key, c in cleaned.items()
     }
     scales = {key: 1 / c.rms if rescale else 1.0 for key, c in cleaned.items()}
-    needs_noise = len(keys) > 1 or any(
-        isinstance(leaf, str) for items in constraints.values() for leaf in jax.tree.leaves(items)
-    )
-    noise = {key: _noise(tensors[key], cleaned[key], entry[key], model.rank) if needs_noise else None for key in keys}
-    found = _tensor_weights(weights, keys, cleaned, scales, noise)
-    level = _noise_level(keys, cleaned, found, noise) if needs_noise else float("nan")
+    automatic = [item for items in constraints.values() for item in items if _is_automatic(item)]
+    if likelihood:
+        check_model(losses, constraints, automatic, model.rank)
+    check_operators(losses, behind, operators)
+    needs_noise = len(keys) > 1 or bool(automatic)
+    noise = {key: noise_of(tensors[key], cleaned[key], entry[key], model.rank) if needs_noise else None for key in keys}
+    found = tensor_weights(weights, keys, cleaned, scales, noise, losses if likelihood else None)
+    level = noise_level(keys, cleaned, found, noise) if needs_noise else float("nan")
 
     if model.share == FIND:
         sizes_of = {key: (c.count, found[key]) for key, c in cleaned.items()}
@@ -117,24 +121,43 @@ def gather(
     resolved = _resolve(rules, labels, names, scales, model, level)
     scale_plan = _plan(resolved, names, model)
     built = {
-        key: build_tensor(names[key], cleaned[key], entry[key], scales[key], found[key], dtype, own, operators[key])
+        key: build_tensor(
+            names[key], cleaned[key], entry[key], scales[key], found[key], dtype, losses[key], own, operators[key]
+        )
         for key, own in zip(keys, seen, strict=True)
     }
     per_row = {
         mode: any(
             mode in built[key].modes
-            and (built[key].dense is not None or built[key].rows[built[key].modes.index(mode)] is not None)
+            and (
+                isinstance(built[key].loss, AbstractRobustLoss)
+                or built[key].dense is not None
+                or built[key].rows[built[key].modes.index(mode)] is not None
+            )
             for key in keys
         )
         for mode in order
     }
     chosen = solver if isinstance(solver, AbstractSolver) else None
-    blocks, solver_name, why = choose_solvers(scale_plan, resolved, per_row, chosen)
-    measured, notes = _measured(cleaned, names, labels, operators)
+    bounded = {mode for key in keys if isinstance(losses[key], AbstractDivergence) for mode in names[key]}
+    blocks, solver_name, why = choose_solvers(scale_plan, resolved, per_row, chosen, bounded)
+    measured, unseen = _measured(cleaned, names, labels, operators)
+    without = _without_assumptions(tuple(built.values()), resolved, links, names, model, per_row, chosen, bounded)
+    warm = None
+    if any(isinstance(losses[key], Poisson) for key in keys):
+        first = resolved if without is None else without[0].constraints
+        plain = {
+            key: build_tensor(
+                names[key], cleaned[key], other, scales[key], found[key], dtype, None, built[key].seen, operators[key]
+            )
+            for key, other in warm_start(losses, cleaned).items()
+        }
+        warm = _warm(tuple(plain.get(key, built[key]) for key in keys), first, links, names, model, losses)
     return Gathered(
         problem=Problem(tuple(built.values()), resolved, links),
         program=Program(scale_plan, blocks),
-        without=_without_assumptions(tuple(built.values()), resolved, links, names, model, per_row, chosen),
+        without=without,
+        warm=warm,
         model=dataclasses.replace(model, constraints={}, share=None, operators={}, links=()),
         labels=labels,
         names=names,
@@ -147,7 +170,7 @@ def gather(
         solver=solver_name,
         why=why,
         dtype=dtype,
-        warnings=notes,
+        warnings=[*notes, *unseen],
         strengths={mode: [constructor_repr(item) for item in rule.members] for mode, rule in resolved.items()},
         noise_level=level,
     )
@@ -211,54 +234,6 @@ def with_arrays(loss: AbstractLoss, names: tuple[str, ...], labels: Mapping[str,
     return loss
 
 
-def _noise(tensor: xr.DataArray, values: CleanTensor, entry: EntryWeights, rank: int) -> tuple[float, str]:
-    if entry.noise_variance is not None:
-        return float(entry.noise_variance), "known from the loss"
-    return mean_noise_variance(values.values, values.valid, rank, NoiseModel.from_attrs(tensor.attrs))
-
-
-def _tensor_weights(
-    given: Any,
-    keys: list[str],
-    cleaned: Mapping[str, CleanTensor],
-    scales: Mapping[str, float],
-    noise: Mapping[str, tuple[float, str] | None],
-) -> dict[str, float]:
-    if given is not None:
-        found = by_tensor(given, keys, "weights", 1.0)
-        for key, value in found.items():
-            if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not 0 < value < np.inf:
-                raise InvalidArgument(f"weights: tensor {key!r} is given {value!r}; expected a number above zero")
-        return {key: float(value) for key, value in found.items()}
-    if len(keys) == 1:
-        return {keys[0]: 1.0}
-    variance = {key: (noise[key] or (0.0, ""))[0] * scales[key] ** 2 for key in keys}
-    unit = {key: variance[key] / (cleaned[key].rms * scales[key]) ** 2 for key in keys}
-    floor = max(_VARIANCE_SHARE * max(unit.values()), _VARIANCE_FLOOR)
-    inverse = {key: 1 / (max(unit[key], floor) * (cleaned[key].rms * scales[key]) ** 2) for key in keys}
-    total = sum(c.count for c in cleaned.values())
-    mean = sum(inverse[key] * cleaned[key].count for key in keys)
-    return {key: inverse[key] * total / mean for key in keys}
-
-
-def _noise_level(
-    keys: list[str],
-    cleaned: Mapping[str, CleanTensor],
-    weights: Mapping[str, float],
-    noise: Mapping[str, tuple[float, str] | None],
-) -> float:
-    """Return the standard deviation of the noise over the root mean square of the data, over all tensors."""
-    total = sum(c.count for c in cleaned.values())
-    weighted = sum(
-        (weights[key] if len(keys) > 1 else 1.0)
-        * (noise[key] or (0.0, ""))[0]
-        / cleaned[key].rms ** 2
-        * cleaned[key].count
-        for key in keys
-    )
-    return float(np.sqrt(weighted / total))
-
-
 def _plan(
     rules: Mapping[str, ModeConstraints], names: Mapping[str, tuple[str, ...]], model: AbstractModel
 ) -> ScalePlan:
@@ -278,6 +253,7 @@ def _without_assumptions(
     model: AbstractModel,
     per_row: Mapping[str, bool],
     solver: AbstractSolver | None,
+    divergences: Collection[str],
 ) -> tuple[Problem, Program] | None:
     """Return the problem without the constraints that are only believed, or None when there is none."""
     left = {
@@ -287,7 +263,31 @@ def _without_assumptions(
     if all(len(left[mode].members) == len(rule.members) for mode, rule in rules.items()):
         return None
     plan = _plan(left, names, model)
-    return Problem(tensors, left, links), Program(plan, choose_solvers(plan, left, per_row, solver)[0])
+    return Problem(tensors, left, links), Program(plan, choose_solvers(plan, left, per_row, solver, divergences)[0])
+
+
+def _warm(
+    tensors: tuple[Tensor, ...],
+    rules: Mapping[str, ModeConstraints],
+    links: tuple[Link, ...],
+    names: Mapping[str, tuple[str, ...]],
+    model: AbstractModel,
+    losses: Mapping[str, AbstractLoss],
+) -> tuple[Problem, Program] | None:
+    """Return the problem with least squares in place of the Poisson likelihood, whose solution is a good start."""
+    plan = _plan(rules, names, model)
+    bounded = {
+        mode
+        for key, tensor in zip(names, tensors, strict=True)
+        if tensor.loss is not None and isinstance(losses[key], AbstractDivergence)
+        for mode in names[key]
+    }
+    blocks = choose_solvers(plan, rules, dict.fromkeys(rules, True), None, bounded)[0]
+    return Problem(tensors, rules, links), Program(plan, blocks)
+
+
+def _is_automatic(item: AbstractConstraint) -> bool:
+    return any(isinstance(leaf, str) for leaf in jax.tree.leaves(item))
 
 
 def _resolve(
@@ -325,6 +325,7 @@ def build_tensor(
     scale: float,
     weight: float,
     dtype: np.dtype,
+    loss: AbstractLoss | None = None,
     seen: tuple[bool, ...] | None = None,
     operators: tuple[Any, ...] | None = None,
 ) -> Tensor:
@@ -333,7 +334,10 @@ def build_tensor(
     if dense is not None and dense.dtype.kind == "f":
         stored = (stored * dense).astype(dtype)
         dense = dense.astype(dtype)
-    square = _weighted_square(values.values, entry) * scale**2
+    if loss is None or loss.quadratic:
+        square, loss = _weighted_square(values.values, entry) * scale**2, None
+    else:
+        square = 2 * reference_loss(loss, values) * scale**2
     return Tensor(
         modes=names,
         blocks=(jnp.asarray(stored),),
@@ -342,6 +346,7 @@ def build_tensor(
         rows=tuple(None if row is None else jnp.asarray(row, jnp.float64) for row in entry.rows),
         dense=None if dense is None else (jnp.asarray(dense),),
         square_norm=jnp.asarray(square, jnp.float64),
+        loss=None if loss is None else jax.tree.map(traced, loss),
         seen=seen,
         operators=operators,
     )

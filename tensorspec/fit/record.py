@@ -17,8 +17,9 @@ from tensorspec.coupling.through import parameters_found, with_operators
 from tensorspec.fit.assumptions import compare_without
 from tensorspec.fit.behind import views
 from tensorspec.fit.gather import Gathered
+from tensorspec.fit.likelihood import WARM_START
 from tensorspec.fit.outcome import read_out
-from tensorspec.losses import AbstractLoss
+from tensorspec.losses.base import AbstractDivergence, AbstractLoss
 from tensorspec.models.base import AbstractModel
 from tensorspec.modes import from_arrays, split
 from tensorspec.problem import Problem
@@ -131,7 +132,7 @@ def finish(
         if len(finals) > 1
         else None,
         recipe=recipe,
-        provenance=_provenance(gathered, run, digest, seed, began, plan, rescale, outcome.order)
+        provenance=_provenance(gathered, run, digest, seed, began, plan, rescale, outcome.order, isinstance(start, str))
         | {"operators": parameters_found(keys, found)}
         | {
             "without_assumptions": None
@@ -173,8 +174,10 @@ def _provenance(
     plan: Mapping[str, int],
     rescale: bool,
     order: np.ndarray,
+    warm: bool,
 ) -> dict[str, Any]:
     device = jax.devices()[0]
+    likelihood = any(isinstance(tensor.loss, AbstractDivergence) for tensor in gathered.problem.tensors)
     keys = list(gathered.names)
     violations = {
         mode: float(rule.violation(run.state.factors[mode]))
@@ -190,7 +193,8 @@ def _provenance(
         "input_sha256": digest,
         "wall_seconds": round(time.monotonic() - began, 3),
         "memory_plan_bytes": dict(plan),
-        "rescale": rescale,
+        "rescale": rescale and not likelihood,
+        "warm_start": dict(WARM_START) if gathered.warm is not None and warm else None,
         "scales": dict(zip(keys, gathered.scales, strict=True)),
         "objective_times_this_is_in_data_units": 1 / gathered.scales[0] ** 2 if len(keys) == 1 else None,
         "tensor_weights": dict(zip(keys, gathered.weights, strict=True)),

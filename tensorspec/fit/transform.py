@@ -10,21 +10,27 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
+from tensorspec.algebra.majoriser import Majoriser
+from tensorspec.algebra.normal_equations import NormalEquations
 from tensorspec.constraints.base import Context, OfSamples, Resolvable
 from tensorspec.constraints.compose import ModeConstraints, combine
 from tensorspec.errors import ConstraintConflict, InvalidData, ModeMismatch, UnknownMode, suggest
 from tensorspec.fit.behind import find_own_modes
 from tensorspec.fit.gather import build_tensor, labelled, traced, with_arrays
 from tensorspec.fit.validate import SINGLE, as_mapping, check_kind, clean
+from tensorspec.losses.base import AbstractDivergence
+from tensorspec.models.base import AbstractModel
 from tensorspec.modes import split
+from tensorspec.problem import Factors, Problem, Tensor
 from tensorspec.solution import Fit
-from tensorspec.solvers.base import AbstractSolver, Block
+from tensorspec.solvers.base import Block
 from tensorspec.solvers.dispatch import choose_for
 from tensorspec.solvers.hals import HALS
+from tensorspec.solvers.question import added, ask
 
 __all__ = ["transform"]
 
-_MAX_STEPS = 200
+_MAX_STEPS, _MAX_RENEWALS = 200, 2000
 _TOLERANCE = 1e-9
 
 
@@ -119,7 +125,8 @@ def _solve(fit: Fit, tensors: dict[str, xr.DataArray], own: dict[str, Any], mode
             square = square / fit.tensors[next(iter(fit.tensors))].data_weight
         amplitude = np.where(square > 0, np.sqrt(square), 1.0)
     rules = _rules(fit, labels, mode, scales)
-    equations, seen = None, np.zeros(size, bool)
+    parts: list[tuple[Tensor, Factors]] = []
+    seen = np.zeros(size, bool)
     for name, tensor in tensors.items():
         names = fit.tensors[name].modes
         values = clean(name, tensor, None, names, own[name])
@@ -127,7 +134,7 @@ def _solve(fit: Fit, tensors: dict[str, xr.DataArray], own: dict[str, Any], mode
         others = tuple(k for k in range(len(names)) if k != axis)
         seen |= True if values.valid is None else values.valid.any(axis=others)
         entry = with_arrays(fit.losses[name], names, own[name]).entry_weights(values.values, values.valid, rescale)
-        built = build_tensor(names, values, entry, scales[name], weight[name], dtype)
+        built = build_tensor(names, values, entry, scales[name], weight[name], dtype, fit.losses[name])
         factors = {
             other: jnp.asarray(np.nan_to_num(fit.seen(name, other).values.reshape(rank, -1).T), dtype)
             for other in names
@@ -136,28 +143,42 @@ def _solve(fit: Fit, tensors: dict[str, xr.DataArray], own: dict[str, Any], mode
         first = next(other for other in names if other != mode)
         factors[first] = factors[first] * jnp.asarray(strengths[name] / amplitude, dtype)
         factors[mode] = jnp.zeros((size, rank), dtype)
-        part = fit.model.normal_equations(built, factors, mode)
-        equations = part if equations is None else equations.plus(part)
-    assert equations is not None
-    held = (False,) * rank
-    solver, _ = choose_for([mode], [rules], [equations.per_row], [held], HALS(inner=50))
+        parts.append((built, factors))
     start = rules.prox(jnp.full((size, rank), 1e-3, dtype), 0.0)
-    found = np.asarray(_iterate(solver, Block([equations], [start], [rules], None))) / amplitude
+    found = np.asarray(_solved(fit.model, parts, mode, rules, start)) / amplitude
     found[~seen] = np.nan
     return found
 
 
-def _iterate(solver: AbstractSolver, block: Block) -> Any:
-    """Repeat the step of a block, whose equations do not change, until its factor stands still."""
-    step = eqx.filter_jit(solver.step)
-    state = solver.init(block.factors, block.constraints)
-    for _ in range(_MAX_STEPS):
-        factors, state = step(block, state)
-        moved = float(jnp.max(jnp.abs(factors[0] - block.factors[0])))
-        block = block._replace(factors=factors)
-        if moved <= _TOLERANCE * float(jnp.max(jnp.abs(factors[0]))):
+def _solved(
+    model: AbstractModel, parts: list[tuple[Tensor, Factors]], mode: str, rules: ModeConstraints, start: Any
+) -> Any:
+    """Repeat the step of a block until its factor stands still; a loss without normal equations is asked anew."""
+
+    def question(factor: Any) -> NormalEquations | Majoriser:
+        asked = [ask(model, Problem((tensor,), {}), {**factors, mode: factor}, mode)[0] for tensor, factors in parts]
+        return added(asked, factor)
+
+    fixed = question(start) if all(tensor.loss is None for tensor, _ in parts) else None
+    bounded = any(isinstance(tensor.loss, AbstractDivergence) for tensor, _ in parts)
+    per_row = fixed is None or (isinstance(fixed, NormalEquations) and fixed.per_row)
+    asked = None if bounded else HALS(inner=50)
+    solver, _ = choose_for([mode], [rules], [per_row], [(False,) * rules.rank], asked, bounded)
+
+    @eqx.filter_jit
+    def step(factor: Any, state: Any, fixed: Any) -> Any:
+        equations = question(factor) if fixed is None else fixed
+        factors, state = solver.step(Block([equations], [factor], [rules], None), state)
+        return factors[0], state
+
+    factor, state = start, solver.init([start], [rules])
+    for _ in range(_MAX_STEPS if fixed is not None else _MAX_RENEWALS):
+        new, state = step(factor, state, fixed)
+        moved = float(jnp.max(jnp.abs(new - factor)))
+        factor = new
+        if moved <= _TOLERANCE * float(jnp.max(jnp.abs(factor))):
             break
-    return block.factors[0]
+    return factor
 
 
 def _rules(fit: Fit, labels: Any, mode: str, scales: dict[str, float]) -> ModeConstraints:

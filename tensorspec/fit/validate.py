@@ -12,7 +12,7 @@ import xarray as xr
 from tensorspec.errors import InvalidArgument, InvalidData, NotEnoughMemory, UnknownName, suggest
 from tensorspec.modes import ModeLabels, broadcast_to_array, to_array
 
-__all__ = ["CleanTensor", "as_mapping", "available_memory", "by_tensor", "check_memory", "clean"]
+__all__ = ["CleanTensor", "as_mapping", "available_memory", "by_tensor", "check_memory", "clean", "place"]
 
 SINGLE = "data"
 
@@ -129,7 +129,7 @@ def clean(
         if infinite.any():
             raise InvalidData(
                 f"tensor {name!r} holds {int(infinite.sum())} infinite values, the first at "
-                f"{_place(infinite, names, labels)}; mask them (mask=np.isfinite(data)) or set them to NaN, which "
+                f"{place(infinite, names, labels)}; mask them (mask=np.isfinite(data)) or set them to NaN, which "
                 "means missing"
             )
         missing = np.isnan(values)
@@ -168,7 +168,7 @@ def _as_boolean(name: str, mask: np.ndarray) -> np.ndarray:
     return mask.astype(bool)
 
 
-def _place(found: np.ndarray, names: tuple[str, ...], labels: Mapping[str, ModeLabels]) -> str:
+def place(found: np.ndarray, names: tuple[str, ...], labels: Mapping[str, ModeLabels]) -> str:
     """Return the first place that was found, by dimension."""
     dims = [dim for name in names for dim in labels[name].dims]
     sizes = [size for name in names for size in labels[name].shape]

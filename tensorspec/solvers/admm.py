@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
 import jax
@@ -56,6 +56,8 @@ class AOADMM(AbstractSolver):
 
     inner: int = eqx.field(default=10, static=True)
     extrapolate: bool = eqx.field(default=True, static=True)
+    least_squares: ClassVar[bool] = True
+    divergences: ClassVar[bool] = False
 
     def __check_init__(self) -> None:
         """Refuse a number of iterations below one."""

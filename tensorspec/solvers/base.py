@@ -14,6 +14,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from tensorspec.algebra.majoriser import Majoriser
 from tensorspec.algebra.normal_equations import NormalEquations
 from tensorspec.constraints.compose import ModeConstraints
 
@@ -26,7 +27,7 @@ class Block(NamedTuple):
     Attributes
     ----------
     equations
-        Normal equations of each mode, without the quadratic penalties.
+        Normal equations of each mode, or the bound of a loss that has none; without the quadratic penalties.
     factors
         Factor of each mode, ``(size, rank)``.
     constraints
@@ -36,7 +37,7 @@ class Block(NamedTuple):
         a column has no normalisation.  None where no column has one.
     """
 
-    equations: Sequence[NormalEquations]
+    equations: Sequence[NormalEquations | Majoriser]
     factors: Sequence[Float[Array, "size rank"]]
     constraints: Sequence[ModeConstraints]
     norms: Sequence[Float[Array, " rank"]] | None
@@ -46,6 +47,9 @@ class AbstractSolver(eqx.Module):
     """Base of every solver of a block."""
 
     extrapolate: eqx.AbstractVar[bool]
+    # Which questions it can be asked: normal equations, and the bounds of divergences such as the Poisson likelihood.
+    least_squares: eqx.AbstractClassVar[bool]
+    divergences: eqx.AbstractClassVar[bool]
 
     @abc.abstractmethod
     def refusal(self, constraints: ModeConstraints, per_row: bool, held: tuple[bool, ...]) -> str | None:

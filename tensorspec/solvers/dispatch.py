@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from tensorspec.constraints.compose import ModeConstraints
-from tensorspec.errors import ConstraintConflict
+from tensorspec.errors import ConstraintConflict, InvalidArgument
 from tensorspec.scale import ScalePlan
 from tensorspec.solvers.admm import AOADMM
 from tensorspec.solvers.base import AbstractSolver
 from tensorspec.solvers.hals import HALS
+from tensorspec.solvers.multiplicative import Multiplicative
 
 __all__ = ["BlockPlan", "choose_for", "choose_solvers"]
 
@@ -29,12 +30,15 @@ class BlockPlan:
         For each mode, the components that are held at unit norm during the update (none where scale moves freely).
     projectable
         For each mode, whether a point can be put back onto all constraints, so that it may be extrapolated.
+    ratios
+        Whether a loss has only a bound made of ratios, under which an entry of zero would stay zero.
     """
 
     modes: tuple[str, ...]
     solver: AbstractSolver
     held: tuple[tuple[bool, ...], ...]
     projectable: tuple[bool, ...]
+    ratios: bool = False
 
 
 def choose_solvers(
@@ -42,26 +46,35 @@ def choose_solvers(
     constraints: Mapping[str, ModeConstraints],
     per_row: Mapping[str, bool],
     asked: AbstractSolver | None = None,
+    divergences: Collection[str] = (),
 ) -> tuple[tuple[BlockPlan, ...], str, str]:
     """Return the solver of every block, a name for the whole, and why.
 
     The table, first match:
 
     1. the solver asked for, where it can take the block;
-    2. no proximal map at all and no column held: the exact least-squares solution (AO-ADMM without splits);
-    3. every constraint separates by entry or column: HALS;
-    4. anything else that has a proximal map: AO-ADMM.
+    2. a loss that is not least squares (Poisson, beta), constraints that separate by entry: multiplicative updates;
+    3. such a loss with any other constraints that have a proximal map: AO-ADMM on the same bound;
+    4. no proximal map at all and no column held: the exact least-squares solution (AO-ADMM without splits);
+    5. every constraint separates by entry or column: HALS;
+    6. anything else that has a proximal map: AO-ADMM.
+
+    `divergences` names the modes of tensors whose loss is of the second kind.
 
     Raises
     ------
     ConstraintConflict
         When no solver can take a block; the reasons are listed.
+    InvalidArgument
+        When the solver asked for cannot take the loss.
     """
     blocks, reasons = [], []
     for modes in plan.blocks:
         held = tuple(_held(plan, mode, constraints[mode].rank) for mode in modes)
-        solver, reason = choose_for(modes, [constraints[m] for m in modes], [per_row[m] for m in modes], held, asked)
-        blocks.append(BlockPlan(modes, solver, held, tuple(constraints[mode].splits <= 1 for mode in modes)))
+        bounded = any(mode in divergences for mode in modes)
+        rules, rows = [constraints[mode] for mode in modes], [per_row[mode] for mode in modes]
+        solver, reason = choose_for(modes, rules, rows, held, asked, bounded)
+        blocks.append(BlockPlan(modes, solver, held, tuple(rule.splits <= 1 for rule in rules), bounded))
         reasons.append(f"{', '.join(modes)}: {reason}")
     names = list(dict.fromkeys(type(block.solver).__name__ for block in blocks))
     return tuple(blocks), " + ".join(names), "; ".join(reasons)
@@ -81,8 +94,15 @@ def choose_for(
     per_row: Sequence[bool],
     held: Sequence[tuple[bool, ...]],
     asked: AbstractSolver | None,
+    bounded: bool = False,
 ) -> tuple[AbstractSolver, str]:
     """Return the first solver of the table that can take a block, and why."""
+    if bounded and asked is not None and not asked.divergences:
+        raise InvalidArgument(
+            f"solver={type(asked).__name__}() solves normal equations, and a Poisson or beta loss on mode "
+            f"{', '.join(modes)} has none; use solver='auto' or ts.Multiplicative(), or keep the solver with "
+            "loss=ts.LeastSquares(scaling='poisson'), which weighs entries by their expected variance"
+        )
 
     def refused(solver: AbstractSolver) -> str | None:
         complaints = [solver.refusal(*items) for items in zip(rules, per_row, held, strict=True)]
@@ -92,10 +112,14 @@ def choose_for(
     candidates: list[tuple[AbstractSolver, str]] = []
     if asked is not None:
         candidates.append((asked, f"{type(asked).__name__}, as asked"))
-    if not any(item.splits for item in rules) and not any(any(columns) for columns in held):
+    if bounded:
+        ratio = "multiplicative updates, the loss is not least squares and the constraints separate by entry"
+        candidates.append((Multiplicative(extrapolate=extrapolate), ratio))
+    elif not any(item.splits for item in rules) and not any(any(columns) for columns in held):
         candidates.append((AOADMM(extrapolate=extrapolate), "exact least squares, nothing constrains the entries"))
-    candidates.append((HALS(extrapolate=extrapolate), "HALS, the constraints separate by entry or column"))
-    candidates.append((AOADMM(extrapolate=extrapolate), "AO-ADMM"))
+    if not bounded:
+        candidates.append((HALS(extrapolate=extrapolate), "HALS, the constraints separate by entry or column"))
+        candidates.append((AOADMM(extrapolate=extrapolate), "AO-ADMM"))
     complaints: list[str] = []
     for solver, reason in candidates:
         complaint = refused(solver)

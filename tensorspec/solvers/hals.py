@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from tensorspec.algebra.normal_equations import NormalEquations
 from tensorspec.constraints.base import Separability
 from tensorspec.constraints.compose import ModeConstraints
 from tensorspec.errors import InvalidArgument
@@ -49,6 +50,8 @@ class HALS(AbstractSolver):
 
     inner: int = eqx.field(default=5, static=True)
     extrapolate: bool = eqx.field(default=True, static=True)
+    least_squares: ClassVar[bool] = True
+    divergences: ClassVar[bool] = False
 
     def __check_init__(self) -> None:
         """Refuse a number of repeats below one."""
@@ -77,6 +80,7 @@ class HALS(AbstractSolver):
         rank = block.factors[0].shape[1]
         members = []
         for equations, factor, constraints in zip(block.equations, block.factors, block.constraints, strict=True):
+            assert isinstance(equations, NormalEquations)
             full = with_quadratic(equations, constraints, factor.shape[0])
             members.append((full.gram.astype(factor.dtype), full.right.T, constraints))
         norms = block.norms

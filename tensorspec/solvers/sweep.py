@@ -2,12 +2,14 @@
 
 The objective, for factors whose columns obey the normalisations of the scale plan, is
 
-    sum over tensors of weight / 2 x |scaled data - model|^2  +  sum over modes of the constraints' values.
+    sum over tensors of weight / 2 x |scaled data - model|^2  +  sum over modes of the constraints' values,
+
+with another loss in place of the squares where a tensor has one.
 
 A sweep updates the blocks in order and extrapolates each result for the blocks that follow; what a sweep returns are
 those extrapolated factors, put back onto constraints and norms, and the fresh factor of the last block.  Their
-objective costs no further product with the data, and the sweep is accepted only if it does not rise; else the factors
-from before come back and the next sweep is a plain one (a restart).
+objective costs no further product with the data (another loss is summed once more), and the sweep is accepted only if
+it does not rise; else the factors from before come back and the next sweep is a plain one (a restart).
 """
 
 from __future__ import annotations
@@ -23,13 +25,14 @@ from jaxtyping import Array, Float, Int
 
 from tensorspec.algebra.normal_equations import NormalEquations
 from tensorspec.constraints.compose import ModeConstraints
-from tensorspec.coupling.links import link_equations, link_value
-from tensorspec.coupling.through import inside, outside, refined, with_operators
+from tensorspec.coupling.links import link_value
+from tensorspec.coupling.through import outside, refined, with_operators
 from tensorspec.models.base import AbstractModel
 from tensorspec.problem import Factors, Problem
 from tensorspec.scale import ScalePlan
 from tensorspec.solvers.base import Block
 from tensorspec.solvers.dispatch import BlockPlan
+from tensorspec.solvers.question import ask, doubled_loss
 
 __all__ = ["RUNNING", "Program", "SweepInfo", "SweepState", "init_state", "objective", "run_chunk"]
 
@@ -38,6 +41,8 @@ RUNNING, CONVERGED, EXACT = 0, 1, 2
 _GROWTH, _CAP_GROWTH, _DECAY, _START = 1.05, 1.01, 1.5, 0.5
 _PATIENCE = 3
 _EXACT_SHARE = 1e-14
+# A ratio takes an entry to no less than this in an extrapolation, and a start has no entry below this share of a mean.
+_LEAST, _FLOOR = 0.1, 1e-12
 # What rounding does to the objective of a sweep, as a share of the data's sum of squares.
 _ROUNDING = {jnp.dtype(jnp.float32): 1e-7, jnp.dtype(jnp.float64): 1e-15}
 
@@ -125,8 +130,8 @@ class SweepInfo(NamedTuple):
 def objective(
     model: AbstractModel, problem: Problem, factors: Factors
 ) -> tuple[Float[Array, ""], Float[Array, ""], list[Float[Array, ""]]]:
-    """Return objective, misfit, and the squared residual of each tensor, read off the data without cancellation."""
-    squares = [model.squared_residual(tensor, factors) for tensor in problem.tensors]
+    """Return objective, misfit, and twice the loss of each tensor (squares), read off the data without cancellation."""
+    squares = [doubled_loss(model, tensor, factors) for tensor in problem.tensors]
     misfit = 0.5 * sum(
         (t.weight * s for t, s in zip(problem.tensors, squares, strict=True)), jnp.zeros((), jnp.float64)
     )
@@ -141,6 +146,7 @@ def init_state(model: AbstractModel, program: Program, problem: Problem, factors
     """Return the state before the first sweep: the start put onto constraints and norms, and its objective."""
     weights = [tensor.weight for tensor in problem.tensors]
     constraints = {mode: rule.init_state(factors[mode].shape[0]) for mode, rule in problem.constraints.items()}
+    factors = {**factors, **{m: _lifted(factors[m]) for b in program.blocks if b.ratios for m in b.modes}}
     ready = {
         mode: rule.prox(factors[mode], 0.0) if rule.splits <= 1 else _project_all(factors[mode], rule)
         for mode, rule in constraints.items()
@@ -173,6 +179,12 @@ def _shape(values: Array, rule: ModeConstraints) -> Array:
     flat = jnp.ones_like(values)
     flat = rule.prox(flat, 0.0) if rule.splits <= 1 else _project_all(flat, rule)
     return jnp.where(jnp.any(values != 0, axis=0), values, flat)
+
+
+def _lifted(values: Array) -> Array:
+    """Return a factor without zeros, which no ratio could bring back to life."""
+    mean = jnp.mean(jnp.abs(values), axis=0)
+    return jnp.maximum(values, (_FLOOR * jnp.where(mean > 0, mean, 1)).astype(values.dtype))
 
 
 def _project_all(values: Array, rule: ModeConstraints) -> Array:
@@ -228,6 +240,8 @@ def _one_sweep(model: AbstractModel, program: Program, problem: Problem, state: 
             if can and extrapolates:
                 step = momentum.astype(fresh[mode].dtype)
                 result[mode] = fresh[mode] + step * (fresh[mode] - before[mode])
+                if block.ratios:
+                    result[mode] = jnp.maximum(result[mode], _LEAST * fresh[mode])
                 moved.append(mode)
             else:
                 result[mode] = fresh[mode]
@@ -244,13 +258,11 @@ def _one_sweep(model: AbstractModel, program: Program, problem: Problem, state: 
     for block, solver_state in zip(program.blocks, state.solver_states, strict=True):
         equations = []
         for mode in block.modes:
-            parts = {k: model.normal_equations(tensors[k], factors, mode) for k in problem.containing(mode)}
+            present = Problem(tuple(tensors), problem.constraints, problem.links)
+            whole, parts = ask(model, present, factors, mode, block.modes)
             latest.update({k: (mode, part) for k, part in parts.items()})
             fresh_parts[mode] = parts
-            first, *rest = [inside(tensors[k], mode, part, factors[mode]) for k, part in parts.items()]
-            for part in [*rest, *link_equations(problem.links, mode, factors, block.modes)]:
-                first = first.plus(part)
-            equations.append(first)
+            equations.append(whole)
         question = Block(
             equations,
             [factors[mode] for mode in block.modes],
@@ -272,10 +284,12 @@ def _one_sweep(model: AbstractModel, program: Program, problem: Problem, state: 
             previous.update({mode: fresh[mode] for mode in block.modes})
     previous.update({mode: state.factors[mode] for mode in last.modes})
 
-    misfit = sum((0.5 * t.weight * t.square_norm for t in problem.tensors), jnp.zeros((), jnp.float64)) + sum(
+    misfit = sum(
         (part.value(outside(tensors[k], mode, factors[mode])) for k, (mode, part) in latest.items()),
         jnp.zeros((), jnp.float64),
     )
+    for t in tensors:
+        misfit = misfit + 0.5 * t.weight * (t.square_norm if t.loss is None else doubled_loss(model, t, factors))
     penalty = sum((rule.value(factors[mode]) for mode, rule in constraints.items()), link_value(problem.links, factors))
     tried = misfit + penalty
     # A plain sweep leads down, so there a rise is rounding; refusing it would only undo what the solvers have learnt.

@@ -17,3 +17,33 @@ class TestLeastSquaresWithSigma(LossContract):
 class TestLeastSquaresWithPoissonScaling(LossContract):
     def make(self):
         return ts.LeastSquares(scaling="poisson")
+
+
+class TestHuber(LossContract):
+    def make(self):
+        return ts.Huber(1.5)
+
+
+class TestPoisson(LossContract):
+    def make(self):
+        return ts.Poisson()
+
+
+class TestItakuraSaito(LossContract):
+    def make(self):
+        return ts.Beta(0)
+
+
+class TestBetaOfOneHalf(LossContract):
+    def make(self):
+        return ts.Beta(0.5)
+
+
+class TestBetaOfThree(LossContract):
+    def make(self):
+        return ts.Beta(3)
+
+
+class TestBetaBelowZero(LossContract):
+    def make(self):
+        return ts.Beta(-1)

@@ -12,3 +12,10 @@ class TestHALS(SolverContract):
 class TestAOADMM(SolverContract):
     def make(self):
         return ts.AOADMM()
+
+
+class TestMultiplicative(SolverContract):
+    steps = 4000
+
+    def make(self):
+        return ts.Multiplicative()

@@ -1,12 +1,8 @@
-"""What a misfit costs.
+"""Least squares, with weights from the noise where it is known."""
 
-A loss says how the entries of a tensor are weighted and what a residual costs.  `quadratic` losses have normal
-equations, and every least-squares solver takes them.
-"""
+from __future__ import annotations
 
-# No postponed annotations in this file: equinox has to see its abstract variables as they are.
-import abc
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -14,66 +10,9 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from tensorspec.errors import InvalidArgument
+from tensorspec.losses.base import AbstractLoss, EntryWeights, split_mask
 
-__all__ = ["AbstractLoss", "EntryWeights", "LeastSquares"]
-
-
-class EntryWeights(NamedTuple):
-    """Weights of the entries of a tensor: the product of one vector per axis, times a dense array.
-
-    Attributes
-    ----------
-    rows
-        One vector per axis, or None for ones.
-    dense
-        An array of the tensor's shape, or None for ones; boolean where it is only a mask.
-    noise_variance
-        Variance of the noise in data units squared where the loss knows it, averaged as the weights say; None else.
-    """
-
-    rows: tuple[np.ndarray | None, ...]
-    dense: np.ndarray | None
-    noise_variance: float | None
-
-
-class AbstractLoss(eqx.Module):
-    """Base of every loss."""
-
-    # Whether the loss is 1/2 weight x residual^2, so that normal equations exist.
-    quadratic: eqx.AbstractClassVar[bool]
-
-    @abc.abstractmethod
-    def entry_weights(self, values: np.ndarray, valid: np.ndarray | None, normalise: bool) -> EntryWeights:
-        """Return the weights of the entries.
-
-        Parameters
-        ----------
-        values
-            The data, one axis per mode; entries that are not valid hold zero.
-        valid
-            Boolean array that broadcasts to the shape of `values` (True: use), or None.
-        normalise
-            Whether the weights are brought to a mean of one over the valid entries.
-        """
-
-    @abc.abstractmethod
-    def value(
-        self, data: Float[Array, "..."], model: Float[Array, "..."], weight: Float[Array, "..."] | float = 1.0
-    ) -> Float[Array, ""]:
-        """Return the loss summed over the entries."""
-
-
-def _split_mask(valid: np.ndarray | None, shape: tuple[int, ...]) -> EntryWeights:
-    """Return a mask as one vector per axis where it is such a product, else as an array."""
-    none = (None,) * len(shape)
-    if valid is None:
-        return EntryWeights(none, None, None)
-    valid = np.broadcast_to(valid, shape)
-    axes = range(len(shape))
-    vectors = [valid.any(axis=tuple(k for k in axes if k != axis)) for axis in axes]
-    if int(np.prod([int(v.sum()) for v in vectors])) == int(valid.sum()):
-        return EntryWeights(tuple(None if v.all() else v.astype(float) for v in vectors), None, None)
-    return EntryWeights(none, np.ascontiguousarray(valid), None)
+__all__ = ["LeastSquares"]
 
 
 class LeastSquares(AbstractLoss):
@@ -123,7 +62,7 @@ class LeastSquares(AbstractLoss):
 
     def entry_weights(self, values: np.ndarray, valid: np.ndarray | None, normalise: bool) -> EntryWeights:
         """Return the mask times the inverse variance; see the base class."""
-        mask = _split_mask(valid, values.shape)
+        mask = split_mask(valid, values.shape)
         if self.scaling == "poisson":
             return _poisson_weights(values, mask, normalise)
         if self.sigma is None:

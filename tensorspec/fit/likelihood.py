@@ -1,0 +1,170 @@
+"""What a likelihood asks of data, model and units, before the first sweep."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+
+from tensorspec.constraints.base import AbstractConstraint
+from tensorspec.constraints.compose import ModeConstraints
+from tensorspec.coupling.operators import Parametric
+from tensorspec.errors import ConstraintConflict, InvalidArgument, InvalidData, TensorspecError
+from tensorspec.fit.behind import Behind
+from tensorspec.fit.validate import CleanTensor, place
+from tensorspec.losses.base import AbstractDivergence, AbstractLoss, AbstractRobustLoss, EntryWeights
+from tensorspec.losses.least_squares import LeastSquares
+from tensorspec.losses.likelihood import Poisson
+from tensorspec.modes import ModeLabels
+from tensorspec.noise import NoiseModel, estimate_noise
+from tensorspec.recipe import constructor_repr
+
+__all__ = ["WARM_START", "check_counts", "check_model", "check_operators", "reference_loss", "warm_start"]
+
+# The short fit that a Poisson fit begins from: loss, largest number of sweeps, and when it has come close enough.
+WARM_START = {"loss": "LeastSquares(scaling='poisson')", "max_sweeps": 30, "tol": 1e-3}
+_ROWS = 2**20
+
+
+def check_counts(
+    losses: Mapping[str, AbstractLoss],
+    tensors: Mapping[str, xr.DataArray],
+    cleaned: Mapping[str, CleanTensor],
+    names: Mapping[str, tuple[str, ...]],
+    labels: Mapping[str, Mapping[str, ModeLabels]],
+) -> list[str]:
+    """Refuse values that a divergence cannot take, and return warnings about data that are not counts.
+
+    Raises
+    ------
+    InvalidData
+        For negative values, and for zeros where the divergence does not allow them: how many, and where the first is.
+    """
+    notes: list[str] = []
+    for key, loss in losses.items():
+        if not isinstance(loss, AbstractDivergence):
+            continue
+        values, valid = cleaned[key].values, cleaned[key].valid
+        wrong = values < 0 if loss.zeros_allowed else values <= 0
+        if valid is not None:
+            wrong = wrong & valid
+        if wrong.any():
+            allowed = "zero or more" if loss.zeros_allowed else "above zero"
+            raise InvalidData(
+                f"tensor {key!r} has {int(wrong.sum())} values that {constructor_repr(loss)} cannot take (lowest "
+                f"{np.min(values, where=True if valid is None else valid, initial=np.inf):.6g}), the first at "
+                f"{place(wrong, names[key], labels[key])}: expected values {allowed}. Mask them, or use a loss that "
+                "takes them, such as ts.LeastSquares(). Data from which a background was subtracted are no counts any more: "
+                "fit them before the subtraction"
+            )
+        if isinstance(loss, Poisson):
+            notes += _are_counts(key, tensors[key], values)
+    return notes
+
+
+def _are_counts(key: str, tensor: xr.DataArray, values: np.ndarray) -> list[str]:
+    notes = []
+    if values.dtype.kind == "f" and (share := float(np.mean(values != np.rint(values)))) > 0:
+        notes.append(
+            f"tensor {key!r} is fitted as counts, but {share:.0%} of its values are not whole numbers; a Poisson loss "
+            "means the number of events in each entry, before any scaling, averaging or calibration"
+        )
+    try:
+        noise = NoiseModel.from_attrs(tensor.attrs) or estimate_noise(tensor)
+    except TensorspecError:  # too few values to tell
+        return notes
+    if not noise.is_counts:
+        correlation = noise.channel_correlation or 0.0
+        notes.append(
+            f"tensor {key!r} is fitted as counts, but its noise has a variance of {noise.gain:.3g} times the mean plus "
+            f"{noise.read_variance:.3g}, and neighbouring channels correlated by {correlation:.2f}, where counts have "
+            "1, 0 and 0 (ts.estimate_noise). Divide by the gain, or use ts.LeastSquares(sigma=...); if you know that "
+            "these are counts, say so: data.attrs['noise'] = ts.NoiseModel().to_attrs()"
+        )
+    return notes
+
+
+def check_model(
+    losses: Mapping[str, AbstractLoss],
+    constraints: Mapping[str, Sequence[AbstractConstraint]],
+    automatic: Sequence[AbstractConstraint],
+    rank: int,
+) -> None:
+    """Refuse a model that may be negative, and strengths that have no rule in log-likelihood units.
+
+    Raises
+    ------
+    ConstraintConflict
+        Naming the modes that are not non-negative.
+    InvalidArgument
+        For a strength of ``"auto"``.
+    """
+    loss = next(constructor_repr(item) for item in losses.values() if isinstance(item, AbstractDivergence))
+    signed = [mode for mode, items in constraints.items() if not ModeConstraints(tuple(items), rank).nonnegative]
+    if signed:
+        raise ConstraintConflict(
+            f"loss={loss} needs a model that is never negative, and mode {', '.join(map(repr, signed))} may be; use "
+            "ts.NMF(rank, constraints), which is ts.CP with ts.NonNegative() on every mode, or add ts.NonNegative() "
+            "there"
+        )
+    if automatic:
+        raise InvalidArgument(
+            f"{constructor_repr(automatic[0])}: beside loss={loss} there is no automatic strength; give a number, in "
+            "units of the log-likelihood"
+        )
+
+
+def check_operators(losses: Mapping[str, AbstractLoss], behind: Behind, operators: Mapping[str, Any]) -> None:
+    """Refuse operators that a loss cannot stand behind.
+
+    Raises
+    ------
+    ConstraintConflict
+        For coefficients below zero in front of a divergence, and for parameters to fit beside any loss but squares.
+    """
+    for key, own in operators.items():
+        for mode, operator in zip(behind.names[key], own or (), strict=False):
+            if operator is None or losses[key].quadratic:
+                continue
+            what = f"tensor {key!r} sees mode {mode!r} through {type(operator).__name__}"
+            if isinstance(operator, Parametric) and operator.parameters().size:
+                raise ConstraintConflict(
+                    f"{what}, whose parameter is to be fitted; that needs least squares, and its loss is "
+                    f"{constructor_repr(losses[key])}. Fit it with ts.LeastSquares() first, then give the number"
+                )
+            ones = jnp.ones((behind.labels[mode].size, 1))
+            plain, absolute = operator.apply(ones), operator.apply(ones, absolute=True)
+            if isinstance(losses[key], AbstractDivergence) and bool(jnp.any(absolute > plain + 1e-9)):
+                raise ConstraintConflict(
+                    f"{what}, which has coefficients below zero, so that its model may be negative; "
+                    f"{constructor_repr(losses[key])} needs a map such as ts.Bin or ts.Broaden"
+                )
+
+
+def reference_loss(loss: AbstractLoss, values: CleanTensor) -> float:
+    """Return the loss of the best constant model (a divergence) or of no model: what `explained` compares with."""
+    assert isinstance(loss, (AbstractDivergence, AbstractRobustLoss))
+    total = float(values.values.sum(dtype=float))
+    level = total / values.count if isinstance(loss, AbstractDivergence) else 0.0
+    found, step = 0.0, max(1, _ROWS // max(values.values[0].size, 1))
+    for k in range(0, values.values.shape[0], step):
+        part = np.asarray(values.values[k : k + step], dtype=float)
+        cost = np.asarray(loss.entries(jnp.asarray(part), jnp.full(part.shape, level)))
+        if values.valid is not None:
+            cost = np.where(np.broadcast_to(values.valid, values.values.shape)[k : k + step], cost, 0.0)
+        found += float(cost.sum())
+    # Data that are the same everywhere leave nothing to explain.
+    return found if found > 0 else abs(total)
+
+
+def warm_start(losses: Mapping[str, AbstractLoss], cleaned: Mapping[str, CleanTensor]) -> dict[str, EntryWeights]:
+    """Return, for every tensor of counts, the entry weights of least squares that come close to its likelihood."""
+    scaled = LeastSquares(scaling="poisson")
+    return {
+        key: scaled.entry_weights(cleaned[key].values, cleaned[key].valid, False)
+        for key, loss in losses.items()
+        if isinstance(loss, Poisson)
+    }

@@ -1,0 +1,192 @@
+"""What a block is asked: normal equations where a loss has them, else a bound that touches the objective."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from tensorspec.algebra.majoriser import Majoriser, from_normal_equations, from_slopes
+from tensorspec.algebra.normal_equations import NormalEquations
+from tensorspec.coupling.links import link_equations
+from tensorspec.coupling.through import inside
+from tensorspec.losses.base import AbstractDivergence, AbstractRobustLoss
+from tensorspec.models.base import AbstractModel
+from tensorspec.problem import Factors, Problem, Tensor
+
+__all__ = ["added", "ask", "doubled_loss"]
+
+
+def ask(
+    model: AbstractModel, problem: Problem, factors: Factors, mode: str, together: Sequence[str] = ()
+) -> tuple[NormalEquations | Majoriser, dict[int, NormalEquations]]:
+    """Return the question of a mode, and the parts of it that are exact for what their tensors see of the factor.
+
+    Parameters
+    ----------
+    model, problem, factors, mode
+        What is asked, and where.
+    together
+        The modes that are updated together with this one.
+    """
+    squares: dict[int, NormalEquations] = {}
+    questions: list[NormalEquations | Majoriser] = list(link_equations(problem.links, mode, factors, together))
+    for index in problem.containing(mode):
+        tensor = problem.tensors[index]
+        if tensor.loss is None:
+            squares[index] = model.normal_equations(tensor, factors, mode)
+            questions.append(inside(tensor, mode, squares[index], factors[mode]))
+        elif isinstance(tensor.loss, AbstractRobustLoss):
+            part = model.normal_equations(_reweighted(model, tensor, factors), factors, mode)
+            questions.append(inside(tensor, mode, part, factors[mode]))
+        else:
+            questions.append(_bound(model, tensor, factors, mode))
+    return added(questions, factors[mode]), squares
+
+
+def added(
+    questions: Sequence[NormalEquations | Majoriser], factor: Float[Array, "size rank"]
+) -> NormalEquations | Majoriser:
+    """Return the sum of questions of one mode, asked at a factor."""
+    squares = [item for item in questions if isinstance(item, NormalEquations)]
+    bounds = [item for item in questions if isinstance(item, Majoriser)]
+    if squares:
+        total = squares[0]
+        for part in squares[1:]:
+            total = total.plus(part)
+        if not bounds:
+            return total
+        bounds.append(from_normal_equations(total, factor))
+    found = bounds[0]
+    for bound in bounds[1:]:
+        found = found.plus(bound)
+    return found
+
+
+def doubled_loss(model: AbstractModel, tensor: Tensor, factors: Factors) -> Float[Array, ""]:
+    """Return twice the loss of a tensor, without its weight, read off the data; for squares the weighted sum."""
+    loss = tensor.loss
+    if loss is None:
+        return model.squared_residual(tensor, factors)
+    assert isinstance(loss, (AbstractDivergence, AbstractRobustLoss))
+    total = jnp.zeros((), jnp.float64)
+    start = 0
+    fitted = _fitted(model, tensor, factors)
+    for index, block in enumerate(tensor.blocks):
+        part = fitted[start : start + block.shape[0]]
+        value = loss.entries(block.astype(part.dtype), part).astype(jnp.float64)
+        if tensor.dense is not None:
+            # An entry that is not used may have no finite loss.
+            weight = tensor.dense[index].astype(jnp.float64)
+            value = jnp.where(weight > 0, weight * jnp.where(weight > 0, value, 0), 0)
+        for axis in range(value.ndim - 1, -1, -1):
+            row = tensor.rows[axis]
+            if row is None:
+                value = value.sum(axis=axis)
+            else:
+                own = row[start : start + block.shape[0]] if axis == 0 else row
+                value = jnp.sum(jnp.where(own > 0, own * jnp.where(own > 0, value, 0), 0), axis=axis)
+        total = total + value
+        start += block.shape[0]
+    return 2 * total * jnp.square(tensor.scale)
+
+
+def _fitted(model: AbstractModel, tensor: Tensor, factors: Factors) -> Float[Array, "..."]:
+    """Return the model in units of the data."""
+    first = tensor.modes[0]
+    scaled = (factors[first].astype(jnp.float64) / tensor.scale).astype(factors[first].dtype)
+    own = tensor.own({**factors, first: scaled})
+    return model.reconstruct(tensor.modes, dict(zip(tensor.modes, own, strict=True)))
+
+
+def _bound(model: AbstractModel, tensor: Tensor, factors: Factors, mode: str) -> Majoriser:
+    """Return the bound of a divergence: one array of the size of the data at a time, and two where push has one."""
+    loss = tensor.loss
+    assert isinstance(loss, AbstractDivergence)
+    fitted = _fitted(model, tensor, factors)
+    pull = _contracted(model, tensor, factors, mode, loss.pull, fitted)
+    if loss.push(fitted[:0]) is None and tensor.dense is None:
+        push = _sums(model, tensor, factors, mode)
+    else:
+        push = _contracted(model, tensor, factors, mode, _push_of(loss), fitted)
+    operator = tensor.operator(mode)
+    if operator is not None:
+        # A map without negative entries takes the bound of what is seen to one of the factor, as in Richardson-Lucy.
+        pull, push = (operator.adjoint(slope, len(factors[mode])) for slope in (pull, push))
+    return from_slopes(jnp.maximum(pull, 0), jnp.maximum(push, 0), loss.powers, factors[mode])
+
+
+def _push_of(loss: AbstractDivergence) -> Callable[[Array, Array], Array]:
+    def push(data: Array, fitted: Array) -> Array:
+        del data
+        found = loss.push(fitted)
+        return jnp.ones_like(fitted) if found is None else found
+
+    return push
+
+
+def _contracted(
+    model: AbstractModel,
+    tensor: Tensor,
+    factors: Factors,
+    mode: str,
+    slope: Callable[[Array, Array], Array],
+    fitted: Array,
+) -> Float[Array, "size rank"]:
+    """Return the contraction of a function of data and model with the other factors, weights included."""
+    blocks, start = [], 0
+    for index, block in enumerate(tensor.blocks):
+        part = fitted[start : start + block.shape[0]]
+        found = slope(block.astype(part.dtype), part)
+        if tensor.dense is not None:
+            weight = tensor.dense[index]
+            found = jnp.where(weight > 0, found, 0) * weight.astype(part.dtype)
+        blocks.append(found)
+        start += block.shape[0]
+    slopes = dataclasses.replace(tensor, blocks=tuple(blocks), dense=None, scale=jnp.ones_like(tensor.scale), loss=None)
+    return model.normal_equations(slopes, factors, mode).right
+
+
+def _sums(model: AbstractModel, tensor: Tensor, factors: Factors, mode: str) -> Float[Array, "size rank"]:
+    """Return the contraction of ones: that of a tensor with a single point on every other mode, where the sums are."""
+    small, rows, shape = dict(factors), [], []
+    for name, row, own in zip(tensor.modes, tensor.rows, tensor.own(factors), strict=True):
+        if name == mode:
+            small[name] = own
+            rows.append(row)
+            shape.append(own.shape[0])
+            continue
+        summed = own.astype(jnp.float64) if row is None else own * row[:, None]
+        small[name] = summed.sum(axis=0, keepdims=True).astype(own.dtype)
+        rows.append(None)
+        shape.append(1)
+    ones = Tensor(
+        tensor.modes,
+        (jnp.ones(shape, factors[mode].dtype),),
+        jnp.ones_like(tensor.scale),
+        tensor.weight,
+        tuple(rows),
+        None,
+        tensor.square_norm,
+    )
+    return model.normal_equations(ones, small, mode).right
+
+
+def _reweighted(model: AbstractModel, tensor: Tensor, factors: Factors) -> Tensor:
+    """Return the least-squares tensor that touches a robust loss from above."""
+    loss = tensor.loss
+    assert isinstance(loss, AbstractRobustLoss)
+    fitted, start = _fitted(model, tensor, factors), 0
+    blocks, weights = [], []
+    for index, block in enumerate(tensor.blocks):
+        part = fitted[start : start + block.shape[0]]
+        data = block.astype(part.dtype)
+        trust = loss.trust(data, part)
+        if tensor.dense is not None:
+            trust = trust * tensor.dense[index].astype(part.dtype)
+        blocks.append(trust * data)
+        weights.append(trust)
+        start += block.shape[0]
+    return dataclasses.replace(tensor, blocks=tuple(blocks), dense=tuple(weights), loss=None)
