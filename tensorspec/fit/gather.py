@@ -17,8 +17,9 @@ from tensorspec.coupling.links import Link, check_links
 from tensorspec.coupling.sharing import FIND, components_seen, strength_penalties
 from tensorspec.errors import InvalidArgument, RankOutOfRange, UnknownMode, suggest
 from tensorspec.fit.alignment import align_atoms, align_values
-from tensorspec.fit.behind import Behind, find_modes_behind, points_seen
+from tensorspec.fit.behind import Behind, find_modes_behind
 from tensorspec.fit.likelihood import check_counts, check_model, check_operators, reference_loss, warm_start
+from tensorspec.fit.measured import find_measured
 from tensorspec.fit.validate import CleanTensor, by_tensor, clean
 from tensorspec.fit.weights import noise_level, noise_of, tensor_weights
 from tensorspec.losses.base import AbstractDivergence, AbstractLoss, AbstractRobustLoss, EntryWeights
@@ -141,7 +142,7 @@ def gather(
     chosen = solver if isinstance(solver, AbstractSolver) else None
     bounded = {mode for key in keys if isinstance(losses[key], AbstractDivergence) for mode in names[key]}
     blocks, solver_name, why = choose_solvers(scale_plan, resolved, per_row, chosen, bounded)
-    measured, unseen = _measured(cleaned, names, labels, operators)
+    measured, unseen = find_measured(cleaned, names, labels, operators)
     without = _without_assumptions(tuple(built.values()), resolved, links, names, model, per_row, chosen, bounded)
     warm = None
     if any(isinstance(losses[key], Poisson) for key in keys):
@@ -365,38 +366,3 @@ def _weighted_square(values: np.ndarray, entry: EntryWeights) -> float:
             part = part @ row if axis == part.ndim - 1 else part
         total += float(part)
     return total
-
-
-def _measured(
-    cleaned: Mapping[str, CleanTensor],
-    names: Mapping[str, tuple[str, ...]],
-    labels: Mapping[str, ModeLabels],
-    operators: Mapping[str, Any],
-) -> tuple[dict[str, np.ndarray | None], list[str]]:
-    """Return which points of each mode any tensor has measured, and a warning for those that none has."""
-    found: dict[str, np.ndarray | None] = {}
-    notes = []
-    for mode in labels:
-        seen = np.zeros(labels[mode].size, bool)
-        for key, own in names.items():
-            if mode in own:
-                valid = cleaned[key].valid
-                others = tuple(axis for axis, name in enumerate(own) if name != mode)
-                points = np.ones(cleaned[key].values.shape[own.index(mode)], bool)
-                points = points if valid is None else np.asarray(valid.any(axis=others))
-                operator = operators[key][own.index(mode)] if operators[key] else None
-                seen |= points_seen(operator, points, labels[mode].size)
-        found[mode] = None if seen.all() else seen
-        if not seen.all():
-            lost = np.flatnonzero(~seen)
-            listed = ", ".join(_point(labels[mode], int(k)) for k in lost[:5]) + (", ..." if len(lost) > 5 else "")
-            notes.append(
-                f"{len(lost)} of {len(seen)} points of mode {mode!r} were measured in no tensor and come back NaN: "
-                f"{listed}"
-            )
-    return found, notes
-
-
-def _point(labels: ModeLabels, index: int) -> str:
-    place = np.unravel_index(index, labels.shape)
-    return "(" + ", ".join(f"{dim} {int(k)}" for dim, k in zip(labels.dims, place, strict=True)) + ")"

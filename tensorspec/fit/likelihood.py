@@ -57,8 +57,8 @@ def check_counts(
                 f"tensor {key!r} has {int(wrong.sum())} values that {constructor_repr(loss)} cannot take (lowest "
                 f"{np.min(values, where=True if valid is None else valid, initial=np.inf):.6g}), the first at "
                 f"{place(wrong, names[key], labels[key])}: expected values {allowed}. Mask them, or use a loss that "
-                "takes them, such as ts.LeastSquares(). Data from which a background was subtracted are no counts any more: "
-                "fit them before the subtraction"
+                "takes them, such as ts.LeastSquares(). Data from which a background was subtracted are no counts any "
+                "more: fit them before the subtraction"
             )
         if isinstance(loss, Poisson):
             notes += _are_counts(key, tensors[key], values)

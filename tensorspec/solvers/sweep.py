@@ -33,6 +33,7 @@ from tensorspec.scale import ScalePlan
 from tensorspec.solvers.base import Block
 from tensorspec.solvers.dispatch import BlockPlan
 from tensorspec.solvers.question import ask, doubled_loss
+from tensorspec.solvers.static import Static
 
 __all__ = ["RUNNING", "Program", "SweepInfo", "SweepState", "init_state", "objective", "run_chunk"]
 
@@ -52,24 +53,6 @@ class Program(NamedTuple):
 
     plan: ScalePlan
     blocks: tuple[BlockPlan, ...]
-
-
-class _Static:
-    """Whatever of some trees is not an array, made hashable, so that equal structures share a compiled program."""
-
-    def __init__(self, *trees: Any) -> None:
-        leaves, self._structure = jax.tree.flatten(trees, is_leaf=lambda x: x is None)
-        self._leaves = tuple(leaves)
-
-    @property
-    def trees(self) -> tuple[Any, ...]:
-        return jax.tree.unflatten(self._structure, self._leaves)
-
-    def __hash__(self) -> int:
-        return hash((self._structure, self._leaves))
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Static) and self._structure == other._structure and self._leaves == other._leaves
 
 
 class SweepState(eqx.Module):
@@ -350,7 +333,7 @@ def _judge(
 
 @partial(jax.jit, static_argnames=("program", "static", "length"))
 def _compiled(
-    arrays: Any, problem: Any, tol: Array, limit: Array, *, program: Program, static: _Static, length: int
+    arrays: Any, problem: Any, tol: Array, limit: Array, *, program: Program, static: Static, length: int
 ) -> tuple[Any, Array, Array]:
     model, problem_static, state_static = static.trees
     problem = eqx.combine(problem, problem_static)
@@ -399,7 +382,7 @@ def run_chunk(
         jnp.asarray(tol, jnp.float64),
         jnp.asarray(min(limit, length), jnp.int32),
         program=program,
-        static=_Static(model, problem_static, state_static),
+        static=Static(model, problem_static, state_static),
         length=length,
     )
     return eqx.combine(arrays, state_static), kept, tried
