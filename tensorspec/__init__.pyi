@@ -4,6 +4,8 @@ from .constraints.known import Fixed as Fixed
 from .constraints.nonnegative import Box as Box
 from .constraints.nonnegative import NonNegative as NonNegative
 from .constraints.orthogonal import SoftOrthogonal as SoftOrthogonal
+from .constraints.shape import Monotone as Monotone
+from .constraints.shape import Unimodal as Unimodal
 from .constraints.simplex import SumToOne as SumToOne
 from .constraints.sparse import Sparse as Sparse
 from .diagnose.match import compare as compare

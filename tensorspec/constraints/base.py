@@ -36,11 +36,13 @@ __all__ = [
     "ChecksPartners",
     "Combinable",
     "Context",
+    "ImpliesNonNegative",
     "Quadratic",
     "Resolvable",
     "Separability",
     "Stateful",
     "component_field",
+    "overlap",
     "strength_field",
 ]
 
@@ -252,9 +254,20 @@ class Combinable(abc.ABC):
         """Return the constraint that stands for both exactly, or None when there is none."""
 
 
+class ImpliesNonNegative(abc.ABC):  # noqa: B024 - it is a mark, and asks for nothing
+    """The mark of a set without negative entries: `NonNegative` beside it, on its components, says nothing more."""
+
+
 class ChecksPartners(abc.ABC):
     """A constraint that needs, or cannot bear, others on the same mode."""
 
     @abc.abstractmethod
     def complaint(self, others: Sequence[AbstractConstraint]) -> str | None:
         """Return why the constraint cannot stand beside `others`, and what to do; None when it can."""
+
+
+def overlap(first: AbstractConstraint, second: AbstractConstraint) -> bool:
+    """Return whether two constraints of one mode act on a component that both name."""
+    if first.components is None or second.components is None:
+        return True
+    return bool(set(first.components) & set(second.components))

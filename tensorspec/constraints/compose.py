@@ -21,13 +21,13 @@ from tensorspec.constraints.base import (
     AbstractQuadraticPenalty,
     ChecksPartners,
     Combinable,
+    ImpliesNonNegative,
     Quadratic,
     Separability,
     Stateful,
 )
 from tensorspec.constraints.known import Fixed
 from tensorspec.constraints.nonnegative import NonNegative
-from tensorspec.constraints.simplex import Simplex
 from tensorspec.errors import ConstraintConflict
 
 __all__ = ["ModeConstraints", "check_partners", "combine"]
@@ -121,7 +121,7 @@ class ModeConstraints(eqx.Module):
     @property
     def nonnegative(self) -> bool:
         """Whether no entry can go below zero."""
-        members = [member for member in self.members if isinstance(member, (NonNegative, Simplex))]
+        members = [member for member in self.members if isinstance(member, (NonNegative, ImpliesNonNegative))]
         return len({column for member in members for column in self._columns(member)}) == self.rank
 
     @property
@@ -164,7 +164,8 @@ class ModeConstraints(eqx.Module):
         columns = self._columns(member)
         if not isinstance(member, NonNegative):
             return columns
-        implied = {column for other in self.members if isinstance(other, Simplex) for column in self._columns(other)}
+        stronger = [other for other in self.members if isinstance(other, ImpliesNonNegative)]
+        implied = {column for other in stronger for column in self._columns(other)}
         return tuple(column for column in columns if column not in implied)
 
     def prox(self, values: Float[Array, "..."], step: Any, column: Any = None, split: int = 0) -> Float[Array, "..."]:

@@ -14,6 +14,7 @@ from tensorspec.constraints.base import (
     AbstractHardConstraint,
     ChecksPartners,
     Combinable,
+    ImpliesNonNegative,
     Separability,
     component_field,
 )
@@ -106,7 +107,7 @@ class SumToOne(AbstractHardConstraint, ChecksPartners, Combinable):
         return None
 
 
-class Simplex(AbstractHardConstraint):
+class Simplex(AbstractHardConstraint, ImpliesNonNegative):
     """What `SumToOne` and `NonNegative` are together."""
 
     axis: str = eqx.field(static=True)

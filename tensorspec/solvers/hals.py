@@ -145,9 +145,11 @@ def _held_columns(
     pulled = [rule.prox(linear, 1.0, column) for (linear, _), rule in zip(free, constraints, strict=True)]
     if len(free) == 1 and curvature[0].ndim == 0:
         # The quadratic term is a number, so the linear one decides.
-        single = _favourable_entry(free[0][0], constraints[0], column)
-        raw = [jnp.where(jnp.any(pulled[0] != 0), pulled[0], single)]
-        return _to_unit_norm(raw, own, weights)
+        raw = pulled[0]
+        if constraints[0].separability == Separability.ENTRY:
+            # Elsewhere a single entry need not be allowed, and the old column stays.
+            raw = jnp.where(jnp.any(raw != 0), raw, _favourable_entry(free[0][0], constraints[0], column))
+        return _to_unit_norm([raw], own, weights)
     shift = _secular_root(pulled, curvature, weights)
     shifted = [g + shift * weight for g, weight in zip(curvature, weights, strict=True)]
     raw = [p / jnp.where(d > 0, d, 1) for p, d in zip(pulled, shifted, strict=True)]

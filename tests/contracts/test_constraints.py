@@ -9,6 +9,7 @@ import xarray as xr
 
 import tensorspec as ts
 from tensorspec.constraints.base import AbstractPenalty, Separability, Stateful, component_field, strength_field
+from tensorspec.constraints.shape import NonNegativeMonotone, NonNegativeUnimodal
 from tensorspec.constraints.simplex import Simplex
 from tensorspec.testing import ConstraintContract
 
@@ -56,6 +57,31 @@ class TestSimplexOverComponents(ConstraintContract):
 class TestSimplexOverTheMode(ConstraintContract):
     def make(self):
         return Simplex("mode")
+
+
+class TestMonotoneRising(ConstraintContract):
+    def make(self):
+        return ts.Monotone()
+
+
+class TestMonotoneFalling(ConstraintContract):
+    def make(self):
+        return ts.Monotone(increasing=False)
+
+
+class TestNonNegativeMonotone(ConstraintContract):
+    def make(self):
+        return NonNegativeMonotone(increasing=False)
+
+
+class TestUnimodal(ConstraintContract):
+    def make(self):
+        return ts.Unimodal()
+
+
+class TestNonNegativeUnimodal(ConstraintContract):
+    def make(self):
+        return NonNegativeUnimodal()
 
 
 class TestFixed(ConstraintContract):
