@@ -3,6 +3,7 @@ from . import testing as testing
 from .constraints.known import Fixed as Fixed
 from .constraints.nonnegative import Box as Box
 from .constraints.nonnegative import NonNegative as NonNegative
+from .constraints.orthogonal import Orthogonal as Orthogonal
 from .constraints.orthogonal import SoftOrthogonal as SoftOrthogonal
 from .constraints.shape import Monotone as Monotone
 from .constraints.shape import Unimodal as Unimodal

@@ -106,9 +106,7 @@ class AOADMM(AbstractSolver):
         primal, dual, solved = jax.lax.fori_loop(0, count, iterate, (primal, dual, list(block.factors)))
         result = [z[0] if z else a for z, a in zip(primal, solved, strict=True)]
         result = [_make_feasible(value, rules) for value, rules in zip(result, block.constraints, strict=True)]
-        if block.norms is not None:
-            # On the sphere ADMM may circle; a proximal gradient step always leads down.
-            step = _gradient_step(members, block.factors, block.norms)
+        for step in _other_steps(block, members):
             lower = block_value(block, step) < block_value(block, result)
             result = [jnp.where(lower, a, b) for a, b in zip(step, result, strict=True)]
         before = block_value(block, block.factors)
@@ -204,6 +202,23 @@ def _normalise_splits(pulled: list[list[Array]], factors: Sequence[Array], norms
                 scaled = jnp.where(norm > 0, own[k] / jnp.where(norm > 0, norm, 1), old)
                 own[k] = jnp.where(weight > 0, scaled, own[k]).astype(own[k].dtype)
     return pulled
+
+
+def _other_steps(block: Block, members: Sequence[_Member]) -> list[list[Array]]:
+    """Return what else to try where the question is not convex.
+
+    There ADMM may circle.  A proximal gradient step always leads down; and where the columns of every allowed factor
+    have the same Gram matrix, the projected right-hand side is the minimiser.
+    """
+    steps = []
+    single = all(rules.splits <= 1 for rules in block.constraints)
+    curved = single and not all(rules.convex_splits for rules in block.constraints)
+    if block.norms is not None or curved:
+        norms = block.norms or [jnp.zeros(factor.shape[1], jnp.float64) for factor in block.factors]
+        steps.append(_gradient_step(members, block.factors, norms))
+    if curved and len(members) == 1 and members[0].rules.separability == Separability.MATRIX:
+        steps.append([members[0].rules.prox(members[0].equations.right, 0.0)])
+    return steps
 
 
 def _gradient_step(

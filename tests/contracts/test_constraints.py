@@ -39,6 +39,11 @@ class TestSoftOrthogonalAutomatic(ConstraintContract):
         return ts.SoftOrthogonal()
 
 
+class TestOrthogonal(ConstraintContract):
+    def make(self):
+        return ts.Orthogonal()
+
+
 class TestSumToOneOverComponents(ConstraintContract):
     def make(self):
         return ts.SumToOne("component")
