@@ -9,6 +9,7 @@ from .constraints.shape import Monotone as Monotone
 from .constraints.shape import Unimodal as Unimodal
 from .constraints.simplex import SumToOne as SumToOne
 from .constraints.sparse import Sparse as Sparse
+from .constraints.volume import MinimumVolume as MinimumVolume
 from .diagnose.match import compare as compare
 from .errors import AmbiguousFile as AmbiguousFile
 from .errors import ConstraintConflict as ConstraintConflict

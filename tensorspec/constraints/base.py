@@ -5,6 +5,7 @@ A constraint is a frozen bag of settings.  It offers channels, and a solver uses
 - `AbstractHardConstraint`: a set; its proximal map is the projection and its value is zero.
 - `AbstractPenalty`: a penalty with a proximal map and a value, of exactly the documented strength.
 - `AbstractQuadraticPenalty`: a quadratic, added to the normal equations, so that every solver has it for nothing.
+- `AbstractMajorisedPenalty`: a penalty below a quadratic that touches it at the present factor; a solver takes that one.
 
 Where it can, it is also `Bijective`, `Resolvable`, `Stateful`, an `Assumption`, `Combinable` or `ChecksPartners`.  None
 of these methods is ever overridden twice: a class is either abstract or final.
@@ -29,6 +30,7 @@ from tensorspec.errors import InvalidArgument
 __all__ = [
     "AbstractConstraint",
     "AbstractHardConstraint",
+    "AbstractMajorisedPenalty",
     "AbstractPenalty",
     "AbstractQuadraticPenalty",
     "Assumption",
@@ -36,7 +38,7 @@ __all__ = [
     "ChecksPartners",
     "Combinable",
     "Context",
-    "ImpliesNonNegative",
+    "Positive",
     "Quadratic",
     "Resolvable",
     "Separability",
@@ -207,6 +209,22 @@ class AbstractQuadraticPenalty(AbstractConstraint):
         return jnp.zeros((), jnp.result_type(factor))
 
 
+class AbstractMajorisedPenalty(AbstractConstraint):
+    """A penalty that lies below a quadratic through any given point.
+
+    A solver takes the quadratic through the factor that a block begins with.  What lowers that lowers the penalty at
+    least as much, so the objective with the penalty itself falls at every sweep, and nothing has to be remembered.
+    """
+
+    @abc.abstractmethod
+    def bound(self, factor: Float[Array, "size columns"]) -> Quadratic:
+        """Return the quadratic that is nowhere below the value and equal to it at `factor`."""
+
+    def violation(self, factor: Float[Array, "size columns"]) -> Float[Array, ""]:
+        """Return zero: a penalty forbids nothing."""
+        return jnp.zeros((), jnp.result_type(factor))
+
+
 class Bijective(abc.ABC):
     """A constraint that an unconstrained variable can express, for solvers that need derivatives."""
 
@@ -254,8 +272,13 @@ class Combinable(abc.ABC):
         """Return the constraint that stands for both exactly, or None when there is none."""
 
 
-class ImpliesNonNegative(abc.ABC):  # noqa: B024 - it is a mark, and asks for nothing
-    """The mark of a set without negative entries: `NonNegative` beside it, on its components, says nothing more."""
+class Positive(abc.ABC):
+    """A constraint that may imply non-negative entries."""
+
+    @property
+    @abc.abstractmethod
+    def positive(self) -> bool:
+        """Whether no entry that it allows is below zero; known before anything is compiled."""
 
 
 class ChecksPartners(abc.ABC):

@@ -8,7 +8,7 @@ extrapolation; several need ADMM.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -17,14 +17,16 @@ from jaxtyping import Array, Float
 from tensorspec.constraints.base import (
     AbstractConstraint,
     AbstractHardConstraint,
+    AbstractMajorisedPenalty,
     AbstractPenalty,
     AbstractQuadraticPenalty,
     ChecksPartners,
     Combinable,
-    ImpliesNonNegative,
+    Positive,
     Quadratic,
     Separability,
     Stateful,
+    component_field,
 )
 from tensorspec.constraints.known import Fixed
 from tensorspec.constraints.nonnegative import NonNegative
@@ -74,6 +76,22 @@ def _order(constraint: AbstractConstraint) -> int:
     return 0
 
 
+class _Bound(AbstractQuadraticPenalty):
+    """The quadratic through a factor that stands for a majorised penalty while a block is updated."""
+
+    gram: Any
+    linear: Any
+    constant: Any
+    components: tuple[int, ...] | None = component_field()
+    separability: ClassVar[Separability] = Separability.ROW
+    convex: ClassVar[bool] = True
+    degree: ClassVar[int | None] = 2
+
+    def quadratic(self, size: int, columns: int) -> Quadratic:
+        del size, columns
+        return Quadratic(self.gram, self.linear, self.constant)
+
+
 class ModeConstraints(eqx.Module):
     """The constraints of one mode, resolved.
 
@@ -121,7 +139,7 @@ class ModeConstraints(eqx.Module):
     @property
     def nonnegative(self) -> bool:
         """Whether no entry can go below zero."""
-        members = [member for member in self.members if isinstance(member, (NonNegative, ImpliesNonNegative))]
+        members = [member for member in self.members if isinstance(member, Positive) and member.positive]
         return len({column for member in members for column in self._columns(member)}) == self.rank
 
     @property
@@ -169,8 +187,12 @@ class ModeConstraints(eqx.Module):
         columns = self._columns(member)
         if not isinstance(member, NonNegative):
             return columns
-        stronger = [other for other in self.members if isinstance(other, ImpliesNonNegative)]
-        implied = {column for other in stronger for column in self._columns(other)}
+        implied = {
+            column
+            for other in self.members
+            if isinstance(other, Positive) and other.positive and not isinstance(other, NonNegative)
+            for column in self._columns(other)
+        }
         return tuple(column for column in columns if column not in implied)
 
     def prox(self, values: Float[Array, "..."], step: Any, column: Any = None, split: int = 0) -> Float[Array, "..."]:
@@ -194,11 +216,24 @@ class ModeConstraints(eqx.Module):
                 values = values.at[:, chosen].set(member.prox(values[:, chosen], local).astype(values.dtype))
         return values
 
+    def touching(self, factor: Float[Array, "size rank"]) -> ModeConstraints:
+        """Return the constraints with majorised penalties replaced by their quadratics through a factor."""
+        members = []
+        for member in self.members:
+            if isinstance(member, AbstractMajorisedPenalty):
+                columns = jnp.asarray(self._columns(member))
+                terms = member.bound(factor.astype(jnp.float64)[:, columns])
+                member = _Bound(terms.gram, terms.linear, terms.constant, components=member.components)
+            members.append(member)
+        return ModeConstraints(tuple(members), self.rank)
+
     def quadratic(self, size: int, dtype: Any) -> Quadratic:
         """Return the sum of the quadratic penalties."""
         total = jnp.zeros((self.rank, self.rank), dtype)
         linear, constant = None, 0.0
         for member in self.members:
+            # Left as it is, it would be left out; `touching` comes first.
+            assert not isinstance(member, AbstractMajorisedPenalty)
             if isinstance(member, AbstractQuadraticPenalty):
                 columns = jnp.asarray(self._columns(member))
                 terms = member.quadratic(size, len(columns))

@@ -17,6 +17,7 @@ from tensorspec.constraints.base import (
     Bijective,
     ChecksPartners,
     Context,
+    Positive,
     Resolvable,
     Separability,
     component_field,
@@ -26,7 +27,7 @@ from tensorspec.errors import InvalidArgument
 __all__ = ["Box", "NonNegative"]
 
 
-class NonNegative(AbstractHardConstraint, Bijective):
+class NonNegative(AbstractHardConstraint, Bijective, Positive):
     """Entries of zero or more.
 
     Parameters
@@ -50,6 +51,11 @@ class NonNegative(AbstractHardConstraint, Bijective):
         """Return the values with negative entries set to zero."""
         del column
         return jnp.maximum(values, 0)
+
+    @property
+    def positive(self) -> bool:
+        """Always."""
+        return True
 
     def violation(self, factor: Float[Array, "size columns"]) -> Float[Array, ""]:
         """Return the size of the most negative entry."""

@@ -18,7 +18,7 @@ from tensorspec.constraints.base import (
     ChecksPartners,
     Combinable,
     Context,
-    ImpliesNonNegative,
+    Positive,
     Resolvable,
     Separability,
     component_field,
@@ -117,7 +117,7 @@ class Monotone(AbstractHardConstraint, Bijective, Combinable, ChecksPartners, Re
         return jnp.concatenate([factor[:1], _inverse_softplus(steps if self.increasing else -steps)])
 
 
-class NonNegativeMonotone(AbstractHardConstraint, ImpliesNonNegative, Bijective, Resolvable):
+class NonNegativeMonotone(AbstractHardConstraint, Positive, Bijective, Resolvable):
     """What `Monotone` and `NonNegative` are together."""
 
     increasing: bool = eqx.field(default=True, static=True, converter=bool)
@@ -125,6 +125,11 @@ class NonNegativeMonotone(AbstractHardConstraint, ImpliesNonNegative, Bijective,
     separability: ClassVar[Separability] = Separability.COLUMN
     convex: ClassVar[bool] = True
     degree: ClassVar[int | None] = 0
+
+    @property
+    def positive(self) -> bool:
+        """Always."""
+        return True
 
     def resolve(self, context: Context) -> NonNegativeMonotone:
         """Return the constraint as it is, once the mode is known to have an order."""
@@ -214,13 +219,18 @@ class Unimodal(AbstractHardConstraint, Combinable, ChecksPartners, Resolvable):
         return _peak_violation(factor)
 
 
-class NonNegativeUnimodal(AbstractHardConstraint, ImpliesNonNegative, Resolvable):
+class NonNegativeUnimodal(AbstractHardConstraint, Positive, Resolvable):
     """What `Unimodal` and `NonNegative` are together; to clip afterwards could leave the wrong peak."""
 
     components: tuple[int, ...] | None = component_field()
     separability: ClassVar[Separability] = Separability.COLUMN
     convex: ClassVar[bool] = False
     degree: ClassVar[int | None] = 0
+
+    @property
+    def positive(self) -> bool:
+        """Always."""
+        return True
 
     def resolve(self, context: Context) -> NonNegativeUnimodal:
         """Return the constraint as it is, once the mode is known to have an order."""

@@ -14,7 +14,7 @@ from tensorspec.constraints.base import (
     AbstractHardConstraint,
     ChecksPartners,
     Combinable,
-    ImpliesNonNegative,
+    Positive,
     Separability,
     component_field,
 )
@@ -107,7 +107,7 @@ class SumToOne(AbstractHardConstraint, ChecksPartners, Combinable):
         return None
 
 
-class Simplex(AbstractHardConstraint, ImpliesNonNegative):
+class Simplex(AbstractHardConstraint, Positive):
     """What `SumToOne` and `NonNegative` are together."""
 
     axis: str = eqx.field(static=True)
@@ -119,6 +119,11 @@ class Simplex(AbstractHardConstraint, ImpliesNonNegative):
     def separability(self) -> Separability:
         """Rows for the sum over components, columns for the sum over the mode."""
         return _separability(self.axis)
+
+    @property
+    def positive(self) -> bool:
+        """Always."""
+        return True
 
     def project(self, values: Float[Array, "..."], column: Any = None) -> Float[Array, "..."]:
         """Return the nearest point of the unit simplex."""

@@ -145,6 +145,7 @@ class _Member(NamedTuple):
 
 
 def _prepare(equations: NormalEquations, factor: Array, rules: ModeConstraints, norm: Array | None) -> _Member:
+    rules = rules.touching(factor)
     full = with_quadratic(equations, rules, factor.shape[0])
     rank, dtype = factor.shape[1], factor.dtype
     gram = full.gram.astype(jnp.float64)

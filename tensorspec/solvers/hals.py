@@ -77,7 +77,7 @@ class HALS(AbstractSolver):
         rank = block.factors[0].shape[1]
         members = []
         for equations, factor, constraints in zip(block.equations, block.factors, block.constraints, strict=True):
-            full = with_quadratic(equations, constraints, factor.shape[0])
+            full = with_quadratic(equations, constraints.touching(factor), factor.shape[0])
             members.append((full.gram.astype(factor.dtype), full.right.T, constraints))
         norms = block.norms
         if norms is not None:

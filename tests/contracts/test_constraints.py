@@ -89,6 +89,11 @@ class TestNonNegativeUnimodal(ConstraintContract):
         return NonNegativeUnimodal()
 
 
+class TestMinimumVolume(ConstraintContract):
+    def make(self):
+        return ts.MinimumVolume(0.3)
+
+
 class TestFixed(ConstraintContract):
     def make(self):
         values = np.full((self.size, self.columns), np.nan)
