@@ -5,7 +5,7 @@ A constraint is a frozen bag of settings.  It offers channels, and a solver uses
 - `AbstractHardConstraint`: a set; its proximal map is the projection and its value is zero.
 - `AbstractPenalty`: a penalty with a proximal map and a value, of exactly the documented strength.
 - `AbstractQuadraticPenalty`: a quadratic, added to the normal equations, so that every solver has it for nothing.
-- `AbstractMajorisedPenalty`: a penalty below a quadratic that touches it at the present factor; a solver takes that one.
+- `AbstractMajorisedPenalty`: a penalty below a quadratic that touches it at the present factor; solvers take that one.
 
 Where it can, it is also `Bijective`, `Resolvable`, `Stateful`, an `Assumption`, `Combinable` or `ChecksPartners`.  None
 of these methods is ever overridden twice: a class is either abstract or final.

@@ -89,9 +89,7 @@ class MinimumVolume(AbstractMajorisedPenalty, Assumption, ChecksPartners):
     def __check_init__(self) -> None:
         """Refuse an automatic strength: there is no rule for it."""
         if isinstance(self.strength, str):
-            raise InvalidArgument(
-                f"MinimumVolume(strength={self.strength!r}): expected a number; find it with ts.path"
-            )
+            raise InvalidArgument(f"MinimumVolume(strength={self.strength!r}): expected a number; find it with ts.path")
 
     def complaint(self, others: Sequence[AbstractConstraint]) -> str | None:
         """Refuse orthonormal columns, whose volume is fixed, and a second one."""

@@ -82,9 +82,7 @@ def test_the_errors_of_all_beginnings_are_those_of_their_fits():
         for floor in (-np.inf, 0.0):
             fits = prefix_fits(jnp.asarray(values), floor)
             for row, errors in zip(values, np.asarray(fits.error), strict=True):
-                own = [
-                    np.sum((np.maximum(isotonic(row[: k + 1]), floor) - row[: k + 1]) ** 2) for k in range(len(row))
-                ]
+                own = [np.sum((np.maximum(isotonic(row[: k + 1]), floor) - row[: k + 1]) ** 2) for k in range(len(row))]
                 np.testing.assert_allclose(errors, own, rtol=1e-12, atol=1e-12)
 
 
