@@ -85,6 +85,8 @@ class Context(NamedTuple):
         Standard deviation of the noise over the root mean square of the data.
     data_scale
         What a value in data units is multiplied by to become a value of the problem as solved.
+    carries
+        Whether the mode carries the amplitudes of a tensor; on other modes columns have unit norm.
     """
 
     mode: str
@@ -94,6 +96,7 @@ class Context(NamedTuple):
     rank: int
     noise_level: float
     data_scale: float
+    carries: bool = True
 
     @property
     def size(self) -> int:

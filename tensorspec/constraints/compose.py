@@ -148,11 +148,6 @@ class ModeConstraints(eqx.Module):
         return all(member.convex for member in self.members)
 
     @property
-    def convex_splits(self) -> bool:
-        """Whether every proximal map belongs to something convex."""
-        return all(self.members[index].convex for split in self._proximal for index in split)
-
-    @property
     def scale_free(self) -> bool:
         """Whether scaling a column up never changes what the constraints say (cones only)."""
         return all(member.degree == 0 for member in self.members)

@@ -104,7 +104,8 @@ class Orthogonal(AbstractHardConstraint, ChecksPartners, Resolvable):
     Raises
     ------
     ConstraintConflict
-        When there are more components than points, or beside a constraint that cannot hold at the same time.
+        When there are more components than points, when no other mode can carry the amplitudes, or beside a constraint
+        that cannot hold at the same time.
 
     References
     ----------
@@ -129,6 +130,11 @@ class Orthogonal(AbstractHardConstraint, ChecksPartners, Resolvable):
             raise ConstraintConflict(
                 f"{self!r} on mode {context.mode!r}: {columns} components cannot be orthogonal on {context.size} "
                 "points; name fewer with components=[...], lower the rank, or use another mode"
+            )
+        if context.carries and columns == context.rank:
+            raise ConstraintConflict(
+                f"{self!r} on mode {context.mode!r}, which would have to carry the amplitudes: its columns have unit "
+                "norm; leave the scale of another mode free, and let that one carry them (scale=None in the model)"
             )
         return self
 

@@ -206,20 +206,15 @@ def _normalise_splits(pulled: list[list[Array]], factors: Sequence[Array], norms
 
 
 def _other_steps(block: Block, members: Sequence[_Member]) -> list[list[Array]]:
-    """Return what else to try where the question is not convex.
-
-    There ADMM may circle.  A proximal gradient step always leads down; and where the columns of every allowed factor
-    have the same Gram matrix, the projected right-hand side is the minimiser.
-    """
-    steps = []
-    single = all(rules.splits <= 1 for rules in block.constraints)
-    curved = single and not all(rules.convex_splits for rules in block.constraints)
-    if block.norms is not None or curved:
-        norms = block.norms or [jnp.zeros(factor.shape[1], jnp.float64) for factor in block.factors]
-        steps.append(_gradient_step(members, block.factors, norms))
-    if curved and len(members) == 1 and members[0].rules.separability == Separability.MATRIX:
-        steps.append([members[0].rules.prox(members[0].equations.right, 0.0)])
-    return steps
+    """Return what else to try where the question is not convex."""
+    if block.norms is not None:
+        # On the sphere ADMM may circle; a proximal gradient step always leads down.
+        return [_gradient_step(members, block.factors, block.norms)]
+    only = members[0]
+    if len(members) == 1 and only.rules.splits == 1 and only.rules.separability == Separability.MATRIX:
+        # Where all allowed factors have the same Gram matrix, the linear term decides, and this is the minimiser.
+        return [[only.rules.prox(only.equations.right, 0.0)]]
+    return []
 
 
 def _gradient_step(
