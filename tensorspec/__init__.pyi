@@ -4,13 +4,17 @@ from .constraints.known import Fixed as Fixed
 from .constraints.known import Near as Near
 from .constraints.nonnegative import Box as Box
 from .constraints.nonnegative import NonNegative as NonNegative
+from .constraints.orthogonal import Orthogonal as Orthogonal
 from .constraints.orthogonal import SoftOrthogonal as SoftOrthogonal
+from .constraints.shape import Monotone as Monotone
+from .constraints.shape import Unimodal as Unimodal
 from .constraints.simplex import SumToOne as SumToOne
 from .constraints.smooth import Smooth as Smooth
 from .constraints.span import Span as Span
 from .constraints.sparse import GroupSparse as GroupSparse
 from .constraints.sparse import Sparse as Sparse
 from .constraints.total_variation import TotalVariation as TotalVariation
+from .constraints.volume import MinimumVolume as MinimumVolume
 from .coupling.kernels import Broaden as Broaden
 from .coupling.kernels import Resample as Resample
 from .coupling.kernels import Shift as Shift

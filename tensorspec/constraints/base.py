@@ -5,6 +5,7 @@ A constraint is a frozen bag of settings.  It offers channels, and a solver uses
 - `AbstractHardConstraint`: a set; its proximal map is the projection and its value is zero.
 - `AbstractPenalty`: a penalty with a proximal map and a value, of exactly the documented strength.
 - `AbstractQuadraticPenalty`: a quadratic, added to the normal equations, so that every solver has it for nothing.
+- `AbstractMajorisedPenalty`: a penalty below a quadratic that touches it at the present factor; solvers take that one.
 
 Where it can, it is also `Bijective`, `Resolvable`, `Stateful`, an `Assumption`, `Combinable` or `ChecksPartners`; and it
 may say how its proximal map goes together with others: `Composable`, `Uniform`, `CompletesSquare`, `Positive`.  None of
@@ -30,6 +31,7 @@ from tensorspec.errors import InvalidArgument
 __all__ = [
     "AbstractConstraint",
     "AbstractHardConstraint",
+    "AbstractMajorisedPenalty",
     "AbstractPenalty",
     "AbstractQuadraticPenalty",
     "Assumption",
@@ -48,6 +50,7 @@ __all__ = [
     "Uniform",
     "atoms_field",
     "component_field",
+    "overlap",
     "strength_field",
 ]
 
@@ -88,6 +91,8 @@ class Context(NamedTuple):
         Standard deviation of the noise over the root mean square of the data.
     data_scale
         What a value in data units is multiplied by to become a value of the problem as solved.
+    carries
+        Whether the mode carries the amplitudes of a tensor; on other modes columns have unit norm.
     """
 
     mode: str
@@ -97,6 +102,7 @@ class Context(NamedTuple):
     rank: int
     noise_level: float
     data_scale: float
+    carries: bool = True
 
     @property
     def size(self) -> int:
@@ -231,6 +237,22 @@ class AbstractQuadraticPenalty(AbstractConstraint):
         return jnp.zeros((), jnp.result_type(factor))
 
 
+class AbstractMajorisedPenalty(AbstractConstraint):
+    """A penalty that lies below a quadratic through any given point.
+
+    A solver takes the quadratic through the factor that a block begins with.  What lowers that lowers the penalty at
+    least as much, so the objective with the penalty itself falls at every sweep, and nothing has to be remembered.
+    """
+
+    @abc.abstractmethod
+    def bound(self, factor: Float[Array, "size columns"]) -> Quadratic:
+        """Return the quadratic that is nowhere below the value and equal to it at `factor`."""
+
+    def violation(self, factor: Float[Array, "size columns"]) -> Float[Array, ""]:
+        """Return zero: a penalty forbids nothing."""
+        return jnp.zeros((), jnp.result_type(factor))
+
+
 class Bijective(abc.ABC):
     """A constraint that an unconstrained variable can express, for solvers that need derivatives."""
 
@@ -323,3 +345,10 @@ class ChecksPartners(abc.ABC):
     @abc.abstractmethod
     def complaint(self, others: Sequence[AbstractConstraint]) -> str | None:
         """Return why the constraint cannot stand beside `others`, and what to do; None when it can."""
+
+
+def overlap(first: AbstractConstraint, second: AbstractConstraint) -> bool:
+    """Return whether two constraints of one mode act on a component that both name."""
+    if first.components is None or second.components is None:
+        return True
+    return bool(set(first.components) & set(second.components))

@@ -8,7 +8,7 @@ its own, a split.  One split is enough for column-wise solvers and for extrapola
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -17,6 +17,7 @@ from jaxtyping import Array, Float
 from tensorspec.constraints.base import (
     AbstractConstraint,
     AbstractHardConstraint,
+    AbstractMajorisedPenalty,
     AbstractPenalty,
     AbstractQuadraticPenalty,
     ChecksPartners,
@@ -27,6 +28,7 @@ from tensorspec.constraints.base import (
     Quadratic,
     Separability,
     Stateful,
+    component_field,
 )
 from tensorspec.constraints.known import Fixed
 from tensorspec.constraints.nonnegative import NonNegative
@@ -92,6 +94,22 @@ def _exact(first: AbstractConstraint, second: AbstractConstraint) -> bool:
     return (isinstance(first, Composable) and first.precedes(second)) or (
         isinstance(second, Composable) and second.follows(first)
     )
+
+
+class _Bound(AbstractQuadraticPenalty):
+    """The quadratic through a factor that stands for a majorised penalty while a block is updated."""
+
+    gram: Any
+    linear: Any
+    constant: Any
+    components: tuple[int, ...] | None = component_field()
+    separability: ClassVar[Separability] = Separability.ROW
+    convex: ClassVar[bool] = True
+    degree: ClassVar[int | None] = 2
+
+    def quadratic(self, size: int, columns: int) -> Quadratic:
+        del size, columns
+        return Quadratic(self.gram, self.linear, self.constant)
 
 
 class ModeConstraints(eqx.Module):
@@ -231,11 +249,24 @@ class ModeConstraints(eqx.Module):
                     step = jnp.broadcast_to(jnp.asarray(step, left.dtype), values.shape).at[:, chosen].set(left)
         return values
 
+    def touching(self, factor: Float[Array, "size rank"]) -> ModeConstraints:
+        """Return the constraints with majorised penalties replaced by their quadratics through a factor."""
+        members = []
+        for member in self.members:
+            if isinstance(member, AbstractMajorisedPenalty):
+                columns = jnp.asarray(self._columns(member))
+                terms = member.bound(factor.astype(jnp.float64)[:, columns])
+                member = _Bound(terms.gram, terms.linear, terms.constant, components=member.components)
+            members.append(member)
+        return ModeConstraints(tuple(members), self.rank)
+
     def quadratic(self, size: int, dtype: Any) -> Quadratic:
         """Return the sum of the quadratic penalties."""
         total = jnp.zeros((self.rank, self.rank), dtype)
         linear, constant = None, 0.0
         for member in self.members:
+            # Left as it is, it would be left out; `touching` comes first.
+            assert not isinstance(member, AbstractMajorisedPenalty)
             if isinstance(member, AbstractQuadraticPenalty):
                 columns = jnp.asarray(self._columns(member))
                 terms = member.quadratic(size, len(columns))

@@ -1,4 +1,4 @@
-"""Components that share as little of a mode as possible."""
+"""Components that are orthogonal on a mode, exactly or as far as the data allow."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from tensorspec.constraints.base import (
     AbstractConstraint,
+    AbstractHardConstraint,
     AbstractQuadraticPenalty,
     Assumption,
     ChecksPartners,
@@ -18,12 +20,14 @@ from tensorspec.constraints.base import (
     Resolvable,
     Separability,
     component_field,
+    overlap,
     strength_field,
 )
 from tensorspec.constraints.nonnegative import NonNegative
-from tensorspec.errors import InvalidArgument
+from tensorspec.constraints.simplex import SumToOne
+from tensorspec.errors import ConstraintConflict, InvalidArgument
 
-__all__ = ["SoftOrthogonal"]
+__all__ = ["Orthogonal", "SoftOrthogonal"]
 
 # Measured: 0.03 times the relative noise lands within a factor 1.4 of the best strength from 500 to 100 000 counts.
 _STRENGTH_PER_NOISE = 0.03
@@ -82,3 +86,91 @@ class SoftOrthogonal(AbstractQuadraticPenalty, Assumption, Resolvable, ChecksPar
         if isinstance(self.strength, str):
             raise InvalidArgument("SoftOrthogonal(strength='auto') has to be resolved first; fit does that")
         return Quadratic(self.strength * (jnp.ones((columns, columns)) - jnp.eye(columns)))
+
+
+class Orthogonal(AbstractHardConstraint, ChecksPartners, Resolvable):
+    """Columns of unit norm that are orthogonal to each other.
+
+    It fixes the scale of its mode, so another mode carries the amplitudes.  The set is not convex; the projection is
+    the polar factor.  With it on one mode and nothing else, a matrix is fitted as well as by its truncated singular
+    value decomposition, though up to a rotation; with three modes or more the answer is unique as that of any other
+    CP.  It stands beside penalties only: no other set of factors has a known nearest point in common with it.
+
+    Parameters
+    ----------
+    components
+        Components it acts on, counted from 1; all of them by default.  The others are orthogonal to nothing.
+
+    Raises
+    ------
+    ConstraintConflict
+        When there are more components than points, when no other mode can carry the amplitudes, or beside a constraint
+        that cannot hold at the same time.
+
+    References
+    ----------
+    Schoenemann, Psychometrika 31 (1966) 1, doi:10.1007/BF02289451.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> np.asarray(Orthogonal().project(np.array([[2.0, 0.0], [0.0, -3.0], [0.0, 0.0]]))).round(6).tolist()
+    [[1.0, 0.0], [0.0, -1.0], [0.0, 0.0]]
+    """
+
+    components: tuple[int, ...] | None = component_field()
+    separability: ClassVar[Separability] = Separability.MATRIX
+    convex: ClassVar[bool] = False
+    degree: ClassVar[int | None] = None
+
+    def resolve(self, context: Context) -> Orthogonal:
+        """Return the constraint as it is, once the mode is known to be large enough."""
+        columns = context.rank if self.components is None else len(self.components)
+        if columns > context.size:
+            raise ConstraintConflict(
+                f"{self!r} on mode {context.mode!r}: {columns} components cannot be orthogonal on {context.size} "
+                "points; name fewer with components=[...], lower the rank, or use another mode"
+            )
+        if context.carries and columns == context.rank:
+            raise ConstraintConflict(
+                f"{self!r} on mode {context.mode!r}, which would have to carry the amplitudes: its columns have unit "
+                "norm; leave the scale of another mode free, and let that one carry them (scale=None in the model)"
+            )
+        return self
+
+    def complaint(self, others: Sequence[AbstractConstraint]) -> str | None:
+        """Refuse every other set, and penalties that it leaves without a meaning, on the same components."""
+        for other in others:
+            if not overlap(self, other):
+                continue
+            if isinstance(other, NonNegative):
+                return (
+                    "Orthogonal() and NonNegative() together put every point into one component at most (hard "
+                    "clustering), and the nearest such factor is not known; use SoftOrthogonal() with NonNegative(), "
+                    "or drop one (CP instead of NMF adds no NonNegative)"
+                )
+            if isinstance(other, SumToOne):
+                return (
+                    "Orthogonal() fixes the norms of the columns, and SumToOne() fixes sums of the same entries; "
+                    "drop one of them"
+                )
+            if isinstance(other, SoftOrthogonal):
+                return "SoftOrthogonal() says nothing beside Orthogonal() on the same components; drop one of them"
+            if isinstance(other, Orthogonal):
+                return "Orthogonal() stands twice for the same components; drop one"
+            if isinstance(other, AbstractHardConstraint):
+                return (
+                    f"Orthogonal() and {type(other).__name__}: the nearest factor that obeys both is not known; drop "
+                    "one, or give them different components"
+                )
+        return None
+
+    def project(self, values: Float[Array, "size columns"], column: Any = None) -> Float[Array, "size columns"]:
+        """Return the polar factor, the nearest matrix with orthonormal columns."""
+        del column
+        left, _, right = jnp.linalg.svd(jnp.asarray(values), full_matrices=False)
+        return left @ right
+
+    def violation(self, factor: Float[Array, "size columns"]) -> Float[Array, ""]:
+        """Return how far the worst inner product is from that of orthonormal columns."""
+        return jnp.max(jnp.abs(factor.T @ factor - jnp.eye(factor.shape[1], dtype=factor.dtype)))

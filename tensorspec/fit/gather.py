@@ -306,7 +306,8 @@ def _resolve(
         owners = [key for key, carrier in carriers.items() if carrier == mode]
         data_scale = scales[owners[0]] if len(owners) == 1 else 1.0
         own = labels[mode]
-        context = Context(mode, own.shape, own.coordinates, own.units, model.rank, level, data_scale)
+        grid = (own.shape, own.coordinates, own.units)
+        context = Context(mode, *grid, model.rank, level, data_scale, carries=bool(owners))
         members = [item.resolve(context) if isinstance(item, Resolvable) else item for item in rule.members]
         found[mode] = ModeConstraints(tuple(jax.tree.map(traced, item) for item in members), model.rank)
     return found

@@ -191,6 +191,7 @@ def _rules(fit: Fit, labels: Any, mode: str, scales: dict[str, float]) -> ModeCo
     owners = [name for name, carrier in fit.provenance.get("carriers", {}).items() if carrier == mode]
     scale = scales.get(owners[0], 1.0) if len(owners) == 1 else 1.0
     level = fit.provenance.get("noise_level") or float("nan")
-    context = Context(mode, own.shape, own.coordinates, own.units, fit.rank, level, scale)
+    grid = (own.shape, own.coordinates, own.units)
+    context = Context(mode, *grid, fit.rank, level, scale, carries=bool(owners))
     resolved = [item.resolve(context) if isinstance(item, Resolvable) else item for item in items]
     return ModeConstraints(tuple(jax.tree.map(traced, item) for item in resolved), fit.rank)

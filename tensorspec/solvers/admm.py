@@ -111,9 +111,7 @@ class AOADMM(AbstractSolver):
         primal, dual, solved = jax.lax.fori_loop(0, count, iterate, (primal, dual, list(block.factors)))
         result = [z[0] if z else a for z, a in zip(primal, solved, strict=True)]
         result = [_make_feasible(value, rules) for value, rules in zip(result, block.constraints, strict=True)]
-        if block.norms is not None:
-            # On the sphere ADMM may circle; a proximal gradient step always leads down.
-            step = _gradient_step(members, block.factors, block.norms)
+        for step in _other_steps(block, members):
             lower = block_value(block, step) < block_value(block, result)
             result = [jnp.where(lower, a, b) for a, b in zip(step, result, strict=True)]
         before = block_value(block, block.factors)
@@ -152,6 +150,7 @@ class _Member(NamedTuple):
 
 
 def _prepare(equations: NormalEquations, factor: Array, rules: ModeConstraints, norm: Array | None) -> _Member:
+    rules = rules.touching(factor)
     full = with_quadratic(equations, rules, factor.shape[0])
     rank, dtype = factor.shape[1], factor.dtype
     gram = full.gram.astype(jnp.float64)
@@ -272,6 +271,18 @@ def _to_unit_norm(values: Sequence[Array], factors: Sequence[Array], norms: Sequ
         scaled = jnp.where(norm > 0, value / jnp.where(norm > 0, norm, 1), old)
         result.append(jnp.where(weight > 0, scaled, value).astype(value.dtype))
     return result
+
+
+def _other_steps(block: Block, members: Sequence[_Member]) -> list[list[Array]]:
+    """Return what else to try where the question is not convex."""
+    if block.norms is not None:
+        # On the sphere ADMM may circle; a proximal gradient step always leads down.
+        return [_gradient_step(members, block.factors, block.norms)]
+    only = members[0]
+    if len(members) == 1 and only.rules.splits == 1 and only.rules.separability == Separability.MATRIX:
+        # Where all allowed factors have the same Gram matrix, the linear term decides, and this is the minimiser.
+        return [[only.rules.prox(only.equations.right, 0.0)]]
+    return []
 
 
 def _gradient_step(

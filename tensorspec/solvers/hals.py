@@ -81,7 +81,7 @@ class HALS(AbstractSolver):
         members = []
         for equations, factor, constraints in zip(block.equations, block.factors, block.constraints, strict=True):
             assert isinstance(equations, NormalEquations)
-            full = with_quadratic(equations, constraints, factor.shape[0])
+            full = with_quadratic(equations, constraints.touching(factor), factor.shape[0])
             members.append((full.gram.astype(factor.dtype), full.right.T, constraints))
         norms = block.norms
         if norms is not None:

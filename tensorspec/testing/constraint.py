@@ -13,6 +13,7 @@ from tensorspec.algebra.normal_equations import NormalEquations
 from tensorspec.constraints.base import (
     AbstractConstraint,
     AbstractHardConstraint,
+    AbstractMajorisedPenalty,
     AbstractPenalty,
     AbstractQuadraticPenalty,
     Bijective,
@@ -92,7 +93,7 @@ class ConstraintContract:
         """A penalty of degree p grows with the p-th power of the factor."""
         with jax.enable_x64(True):
             item = self.ready()
-            if item.degree is None or isinstance(item, AbstractHardConstraint):
+            if item.degree is None or isinstance(item, (AbstractHardConstraint, AbstractMajorisedPenalty)):
                 return
             for point in self.points():
                 one, three = float(item.value(jnp.asarray(point))), float(item.value(jnp.asarray(3.0 * point)))
@@ -228,6 +229,25 @@ class ConstraintContract:
                 if terms.linear is not None:
                     value -= float(np.sum(np.asarray(terms.linear) * point))
                 np.testing.assert_allclose(float(item.value(jnp.asarray(point))), value, rtol=1e-10, atol=1e-12)
+
+    def test_bound_touches_and_lies_above(self) -> None:
+        """The quadratic through a factor has the value there, and is nowhere below it."""
+        with jax.enable_x64(True):
+            item = self.ready()
+            if not isinstance(item, AbstractMajorisedPenalty):
+                return
+
+            @jax.jit
+            def gap(point: Any, at: Any) -> Any:
+                terms = item.bound(at)
+                above = 0.5 * jnp.sum((point.T @ point) * terms.gram) + terms.constant
+                above = above if terms.linear is None else above - jnp.sum(terms.linear * point)
+                return above - item.value(point)
+
+            for at in self.points():
+                assert abs(float(gap(at, at))) <= self.tolerance
+                for point in self.points(6, seed=1) + [at + 0.01 * self.points()[0]]:
+                    assert float(gap(point, at)) >= -self.tolerance
 
     def test_bijection_goes_there_and_back(self) -> None:
         """Any free variable gives an allowed point, and an allowed point comes back from its free variable."""

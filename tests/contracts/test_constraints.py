@@ -9,6 +9,7 @@ import xarray as xr
 
 import tensorspec as ts
 from tensorspec.constraints.base import AbstractPenalty, Separability, Stateful, component_field, strength_field
+from tensorspec.constraints.shape import NonNegativeMonotone, NonNegativeUnimodal
 from tensorspec.constraints.simplex import Simplex
 from tensorspec.testing import ConstraintContract
 
@@ -99,6 +100,14 @@ class TestSoftOrthogonalAutomatic(ConstraintContract):
         return ts.SoftOrthogonal()
 
 
+class TestOrthogonal(ConstraintContract):
+    def make(self):
+        return ts.Orthogonal()
+
+    def context(self):
+        return super().context()._replace(carries=False)
+
+
 class TestSumToOneOverComponents(ConstraintContract):
     def make(self):
         return ts.SumToOne("component")
@@ -117,6 +126,36 @@ class TestSimplexOverComponents(ConstraintContract):
 class TestSimplexOverTheMode(ConstraintContract):
     def make(self):
         return Simplex("mode")
+
+
+class TestMonotoneRising(ConstraintContract):
+    def make(self):
+        return ts.Monotone()
+
+
+class TestMonotoneFalling(ConstraintContract):
+    def make(self):
+        return ts.Monotone(increasing=False)
+
+
+class TestNonNegativeMonotone(ConstraintContract):
+    def make(self):
+        return NonNegativeMonotone(increasing=False)
+
+
+class TestUnimodal(ConstraintContract):
+    def make(self):
+        return ts.Unimodal()
+
+
+class TestNonNegativeUnimodal(ConstraintContract):
+    def make(self):
+        return NonNegativeUnimodal()
+
+
+class TestMinimumVolume(ConstraintContract):
+    def make(self):
+        return ts.MinimumVolume(0.3)
 
 
 class TestFixed(ConstraintContract):
