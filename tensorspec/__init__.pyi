@@ -4,6 +4,7 @@ from .constraints.known import Fixed as Fixed
 from .constraints.nonnegative import Box as Box
 from .constraints.nonnegative import NonNegative as NonNegative
 from .constraints.orthogonal import SoftOrthogonal as SoftOrthogonal
+from .constraints.relevance import ARD as ARD
 from .constraints.simplex import SumToOne as SumToOne
 from .constraints.sparse import Sparse as Sparse
 from .diagnose.match import compare as compare

@@ -6,8 +6,8 @@ A constraint is a frozen bag of settings.  It offers channels, and a solver uses
 - `AbstractPenalty`: a penalty with a proximal map and a value, of exactly the documented strength.
 - `AbstractQuadraticPenalty`: a quadratic, added to the normal equations, so that every solver has it for nothing.
 
-Where it can, it is also `Bijective`, `Resolvable`, `Stateful`, an `Assumption`, `Combinable` or `ChecksPartners`.  None
-of these methods is ever overridden twice: a class is either abstract or final.
+Where it can, it is also `Bijective`, `Resolvable`, `Stateful`, `Majorised`, an `Assumption`, `Combinable` or
+`ChecksPartners`.  None of these methods is ever overridden twice: a class is either abstract or final.
 
 Arrays are ``(size, columns)``, the columns being those components that the constraint acts on; a solver that works by
 column passes ``(size,)`` and the index of the column.
@@ -36,6 +36,7 @@ __all__ = [
     "ChecksPartners",
     "Combinable",
     "Context",
+    "Majorised",
     "Quadratic",
     "Resolvable",
     "Separability",
@@ -81,6 +82,11 @@ class Context(NamedTuple):
         Standard deviation of the noise over the root mean square of the data.
     data_scale
         What a value in data units is multiplied by to become a value of the problem as solved.
+    noise_deviation
+        Standard deviation of the noise along the mean spectrum, in the units of the problem as solved and with the
+        weights of the tensors; NaN where no constraint asks for it.
+    carries
+        Whether the mode carries the amplitudes of a tensor; on other modes columns have unit norm.
     """
 
     mode: str
@@ -90,6 +96,8 @@ class Context(NamedTuple):
     rank: int
     noise_level: float
     data_scale: float
+    noise_deviation: float = float("nan")
+    carries: bool = True
 
     @property
     def size(self) -> int:
@@ -235,6 +243,17 @@ class Stateful(abc.ABC):
     @abc.abstractmethod
     def update_state(self, factor: Float[Array, "size columns"]) -> AbstractConstraint:
         """Return the constraint with its state after a sweep that ended at `factor`."""
+
+
+class Majorised(Stateful):
+    """A penalty whose proximal map is that of an upper bound, which touches the value where its state was learnt.
+
+    Whatever lowers the bound lowers the value at least as much, so that the value itself falls at every sweep.
+    """
+
+    @abc.abstractmethod
+    def bound(self, factor: Float[Array, "size columns"]) -> Float[Array, ""]:
+        """Return the bound; its part that depends on the factor has the degree of the constraint."""
 
 
 class Assumption(abc.ABC):  # noqa: B024 - it is a mark, and asks for nothing

@@ -21,6 +21,7 @@ from tensorspec.constraints.base import (
     AbstractQuadraticPenalty,
     ChecksPartners,
     Combinable,
+    Majorised,
     Quadratic,
     Separability,
     Stateful,
@@ -244,3 +245,8 @@ class ModeConstraints(eqx.Module):
     def stateful(self) -> bool:
         """Whether any member learns while the fit runs."""
         return any(isinstance(member, Stateful) for member in self.members)
+
+    @property
+    def shifting(self) -> bool:
+        """Whether what a member learns changes its value, and not only the bound that its proximal map minimises."""
+        return any(isinstance(member, Stateful) and not isinstance(member, Majorised) for member in self.members)

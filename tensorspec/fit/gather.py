@@ -13,8 +13,10 @@ import xarray as xr
 
 from tensorspec.constraints.base import AbstractConstraint, Assumption, Context, Resolvable
 from tensorspec.constraints.compose import ModeConstraints, check_partners, combine
+from tensorspec.constraints.relevance import ARD
 from tensorspec.errors import InvalidArgument, RankOutOfRange, UnknownMode, suggest
 from tensorspec.fit.alignment import align_values
+from tensorspec.fit.deviation import noise_deviation
 from tensorspec.fit.validate import CleanTensor, by_tensor, clean
 from tensorspec.losses import AbstractLoss, EntryWeights
 from tensorspec.models.base import AbstractModel
@@ -55,6 +57,7 @@ class Gathered(NamedTuple):
     warnings: list[str]
     strengths: dict[str, list[str]]
     noise_level: float
+    noise_deviation: float
 
 
 def gather(
@@ -104,7 +107,9 @@ def gather(
 
     combined = {mode: combine(items) for mode, items in constraints.items()}
     rules = {mode: ModeConstraints(items, model.rank) for mode, items in combined.items()}
-    resolved = _resolve(rules, labels, names, scales, model, level)
+    along = any(isinstance(item, ARD) for items in constraints.values() for item in items) and needs_noise
+    deviation = noise_deviation(tensors, cleaned, entry, noise, scales, found) if along else float("nan")
+    resolved = _resolve(rules, labels, names, scales, model, level, deviation)
     scale_plan = _plan(resolved, names, model)
     built = {key: build_tensor(names[key], cleaned[key], entry[key], scales[key], found[key], dtype) for key in keys}
     per_row = {
@@ -136,6 +141,7 @@ def gather(
         warnings=notes,
         strengths={mode: [constructor_repr(item) for item in rule.members] for mode, rule in resolved.items()},
         noise_level=level,
+        noise_deviation=deviation,
     )
 
 
@@ -276,6 +282,7 @@ def _resolve(
     scales: Mapping[str, float],
     model: AbstractModel,
     level: float,
+    deviation: float,
 ) -> dict[str, ModeConstraints]:
     """Settle automatic strengths, bring values to the units of the problem, and make every number traced data."""
     carriers = dict(zip(names, _plan(rules, names, model).carriers, strict=True))
@@ -284,7 +291,8 @@ def _resolve(
         owners = [key for key, carrier in carriers.items() if carrier == mode]
         data_scale = scales[owners[0]] if len(owners) == 1 else 1.0
         own = labels[mode]
-        context = Context(mode, own.shape, own.coordinates, own.units, model.rank, level, data_scale)
+        grid = (own.shape, own.coordinates, own.units)
+        context = Context(mode, *grid, model.rank, level, data_scale, deviation, carries=bool(owners))
         members = [item.resolve(context) if isinstance(item, Resolvable) else item for item in rule.members]
         found[mode] = ModeConstraints(tuple(jax.tree.map(traced, item) for item in members), model.rank)
     return found

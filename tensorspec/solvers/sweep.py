@@ -139,6 +139,9 @@ def init_state(model: AbstractModel, program: Program, problem: Problem, factors
         for mode, rule in constraints.items()
     }
     ready = program.plan.retract(ready, {mode: _shape(ready[mode], constraints[mode]) for mode in ready}, weights)
+    constraints = {
+        mode: rule.update_state(ready[mode]) if rule.stateful else rule for mode, rule in constraints.items()
+    }
     value, misfit, _ = objective(model, Problem(problem.tensors, constraints), ready)
     states = tuple(
         block.solver.init([ready[m] for m in block.modes], [constraints[m] for m in block.modes])
@@ -276,7 +279,7 @@ def _one_sweep(model: AbstractModel, program: Program, problem: Problem, state: 
     }
     value = jnp.where(accepted, jnp.minimum(tried, state.objective), state.objective)
     misfit = jnp.where(accepted, misfit, state.misfit)
-    if any(rule.stateful for rule in constraints.values()):
+    if any(rule.shifting for rule in constraints.values()):
         # What was learnt changes the objective itself; the next sweep is judged by the new one.
         value = misfit + sum((rule.value(kept[mode]) for mode, rule in learnt.items()), jnp.zeros((), jnp.float64))
     cap = jnp.where(accepted, jnp.minimum(1.0, _CAP_GROWTH * state.cap), state.momentum)

@@ -28,6 +28,19 @@ class TestSparse(ConstraintContract):
         return ts.Sparse(0.3)
 
 
+class TestARD(ConstraintContract):
+    def make(self):
+        return ts.ARD(0.3, merge=0.99)
+
+    def context(self):
+        return super().context()._replace(noise_deviation=0.2)
+
+
+class TestARDAutomatic(TestARD):
+    def make(self):
+        return ts.ARD()
+
+
 class TestSoftOrthogonal(ConstraintContract):
     def make(self):
         return ts.SoftOrthogonal(0.2)
