@@ -146,6 +146,12 @@ class ModeConstraints(eqx.Module):
         )
 
     @property
+    def unheard(self) -> tuple[str, ...]:
+        """Names of the members that offer none of the channels: only a solver made for them can take them."""
+        heard = (AbstractHardConstraint, AbstractPenalty, AbstractQuadraticPenalty)
+        return tuple(type(member).__name__ for member in self.members if not isinstance(member, heard))
+
+    @property
     def fixed_columns(self) -> tuple[bool, ...]:
         """Which components have their scale fixed on this mode."""
         fixed = [False] * self.rank

@@ -25,6 +25,7 @@ from tensorspec.noise import NoiseModel, mean_noise_variance
 from tensorspec.problem import Problem, Tensor
 from tensorspec.recipe import constructor_repr
 from tensorspec.scale import ScalePlan, plan_scale
+from tensorspec.solvers.adaptive import adaptive_mode
 from tensorspec.solvers.base import AbstractSolver
 from tensorspec.solvers.dispatch import choose_solvers
 from tensorspec.solvers.sweep import Program
@@ -253,7 +254,10 @@ def _plan(
 ) -> ScalePlan:
     fixed = {mode: rule.fixed_columns for mode, rule in rules.items()}
     free = {mode: rule.scale_free for mode, rule in rules.items()}
-    return plan_scale(list(names.values()), model.rank, fixed, free, model.scale)
+    adaptive = adaptive_mode(rules)
+    # The published soft orthogonality is a rule for maps of unit norm, so another mode carries the amplitudes.
+    partner = None if adaptive is None else next((mode for mode in rules if mode != adaptive), None)
+    return plan_scale(list(names.values()), model.rank, fixed, free, model.scale or partner)
 
 
 def _without_assumptions(

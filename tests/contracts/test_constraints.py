@@ -3,13 +3,16 @@
 from typing import Any, ClassVar
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
 import tensorspec as ts
 from tensorspec.constraints.base import AbstractPenalty, Separability, Stateful, component_field, strength_field
+from tensorspec.constraints.compose import ModeConstraints
 from tensorspec.constraints.simplex import Simplex
+from tensorspec.solvers.adaptive import AdaptiveColumns
 from tensorspec.testing import ConstraintContract
 
 
@@ -49,6 +52,19 @@ class TestSoftOrthogonal(ConstraintContract):
 class TestSoftOrthogonalAutomatic(ConstraintContract):
     def make(self):
         return ts.SoftOrthogonal()
+
+
+class TestSoftOrthogonalAsPublished(ConstraintContract):
+    def make(self):
+        return ts.SoftOrthogonal(0.1, method="shiga2016")
+
+    def test_a_solver_takes_it(self):
+        """A solver of its own takes it; the others refuse it by name."""
+        with jax.enable_x64(True):
+            rules = ModeConstraints((self.ready(),), self.columns)
+        for solver in (ts.HALS(), ts.AOADMM()):
+            assert "AdaptiveSoftOrthogonal" in solver.refusal(rules, False, (False,) * self.columns)
+        assert AdaptiveColumns().refusal(rules, False, (True,) * self.columns) is None
 
 
 class TestSumToOneOverComponents(ConstraintContract):
