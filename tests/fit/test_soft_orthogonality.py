@@ -53,6 +53,27 @@ def test_the_automatic_penalty_over_three_seeds(kind, counts, most, plain):
     assert np.mean([degrees(phantom) for phantom in phantoms]) > plain
 
 
+OVERLAPS = {0.07: {}, 0.16: {"matrix_floor": 0.3}, 0.23: {"blur": 4.0}, 0.30: {"blur": 4.0, "matrix_floor": 0.3}}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("true", OVERLAPS)
+def test_maps_that_overlap_are_pulled_apart_and_the_fit_says_so(true):
+    """On spectra that are well separated the prior costs angle as soon as the maps overlap."""
+    phantom = ts.phantoms.discs("edx", counts=500, seed=0, **OVERLAPS[true])
+    assert ts.phantoms.mean_overlap(phantom.truth["maps"].values) == pytest.approx(true, abs=0.006)
+    fit = run(phantom["data"], ts.SoftOrthogonal(), restarts=3)
+    told = fit.provenance["without_assumptions"]["modes"]["pixel"]
+    assert np.mean(told["overlap"]) < np.mean(told["overlap_without"])
+    returned = ts.phantoms.mean_overlap(fit.maps().values)
+    if true == 0.07:
+        assert degrees(phantom, ts.SoftOrthogonal()) < degrees(phantom)
+        assert returned == pytest.approx(true, abs=0.02)
+    else:
+        assert degrees(phantom, ts.SoftOrthogonal()) > degrees(phantom)
+        assert returned < true - 0.02
+
+
 def test_the_published_rule_reports_the_misfit_and_returns_the_last_sweep():
     fit = run(prior=rule(0.3))
     assert fit.converged
