@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from tensorspec.solution import Fit
 
 __all__ = [
+    "alive",
     "cancels",
     "marginal",
     "measured",
@@ -27,6 +28,12 @@ __all__ = [
 ]
 
 CANCELLATION = 0.5  # of the sum of magnitudes
+
+
+def alive(fit: Fit) -> list[int]:
+    """Return the numbers, from 1, of the components that any tensor shows with a strength other than zero."""
+    shown = np.abs(np.atleast_2d(fit.weights.values)) > 0
+    return [int(index) + 1 for index in np.flatnonzero(shown.any(axis=0))]
 
 
 def marginal(fit: Fit, name: str, mode: str, what: str) -> xr.DataArray:

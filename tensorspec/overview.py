@@ -86,7 +86,8 @@ def percent(share: float, digits: int) -> str:
 
 def _headline(fit: Fit) -> str:
     solver = f"{fit.solver}, " if fit.solver else ""
-    return f"{fit.rank} component{'s' * (fit.rank != 1)}, {solver}{fit.status.short} after {fit.sweeps} sweeps"
+    dead = "" if len(fit.alive) == fit.rank else f" ({len(fit.alive)} alive)"
+    return f"{fit.rank} component{'s' * (fit.rank != 1)}{dead}, {solver}{fit.status.short} after {fit.sweeps} sweeps"
 
 
 def _advice(fit: Fit) -> list[str]:

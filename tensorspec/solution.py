@@ -93,10 +93,8 @@ class Fit:
         How the fit ended; its text is advice.
     objective : float
         Final objective of the problem as solved (see ``provenance`` for the factor to the units of the data).
-    history : DataArray
-        Objective, dimension ``sweep``; sweep 0 is the start.
-    sweeps : int
-        Number of sweeps done.
+    history, sweeps : DataArray, int
+        Objective, dimension ``sweep`` (sweep 0 is the start), and the number of sweeps done.
     spread : DataArray or None
         Final objective of each restart, dimension ``restart``.
     recipe : mapping
@@ -158,6 +156,11 @@ class Fit:
     def converged(self) -> bool:
         """Whether the fit ended because there was nothing left to gain."""
         return self.status.converged
+
+    @property
+    def alive(self) -> list[int]:
+        """Numbers of the components that have not died; `ARD` sets those that the data do not need to zero."""
+        return contributions.alive(self)
 
     @property
     def explained(self) -> float | xr.DataArray:
@@ -256,8 +259,7 @@ class Fit:
     def residual_summary(self, name: str | None = None, data: Any = None) -> Any:
         """Return where and at which channels the model differs from the data, as a small Dataset.
 
-        It is saved with the fit, so that it is there after a file was opened, when the data are not.  For the contents
-        see `tensorspec.diagnose.residuals.summarise`.
+        It is saved with the fit, for when the data are not there; see `tensorspec.diagnose.residuals.summarise`.
         """
         from tensorspec.diagnose.residuals import summarise
 

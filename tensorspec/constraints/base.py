@@ -7,9 +7,9 @@ A constraint is a frozen bag of settings.  It offers channels, and a solver uses
 - `AbstractQuadraticPenalty`: a quadratic, added to the normal equations, so that every solver has it for nothing.
 - `AbstractMajorisedPenalty`: a penalty below a quadratic that touches it at the present factor; solvers take that one.
 
-Where it can, it is also `Bijective`, `Resolvable`, `Stateful`, an `Assumption`, `Combinable` or `ChecksPartners`; and it
-may say how its proximal map goes together with others: `Composable`, `Uniform`, `CompletesSquare`, `Positive`.  None of
-these methods is ever overridden twice: a class is either abstract or final.
+Where it can, it is also `Bijective`, `Resolvable`, `Stateful`, `Majorised`, an `Assumption`, `Combinable` or
+`ChecksPartners`; and it may say how its proximal map goes together with others: `Composable`, `Uniform`,
+`CompletesSquare`, `Positive`.  None of these methods is ever overridden twice: a class is either abstract or final.
 
 Arrays are ``(size, columns)``, the columns being those components that the constraint acts on; a solver that works by
 column passes ``(size,)`` and the index of the column.
@@ -41,6 +41,7 @@ __all__ = [
     "CompletesSquare",
     "Composable",
     "Context",
+    "Majorised",
     "OfSamples",
     "Positive",
     "Quadratic",
@@ -91,6 +92,9 @@ class Context(NamedTuple):
         Standard deviation of the noise over the root mean square of the data.
     data_scale
         What a value in data units is multiplied by to become a value of the problem as solved.
+    noise_deviation
+        Standard deviation of the noise along the mean spectrum, in the units of the problem as solved and with the
+        weights of the tensors; NaN where no constraint asks for it.
     carries
         Whether the mode carries the amplitudes of a tensor; on other modes columns have unit norm.
     """
@@ -102,6 +106,7 @@ class Context(NamedTuple):
     rank: int
     noise_level: float
     data_scale: float
+    noise_deviation: float = float("nan")
     carries: bool = True
 
     @property
@@ -285,6 +290,17 @@ class Stateful(abc.ABC):
         """Return the constraint with its state after a sweep that ended at `factor`."""
 
 
+class Majorised(Stateful):
+    """A penalty whose proximal map is that of an upper bound, which touches the value where its state was learnt.
+
+    Whatever lowers the bound lowers the value at least as much, so that the value itself falls at every sweep.
+    """
+
+    @abc.abstractmethod
+    def bound(self, factor: Float[Array, "size columns"]) -> Float[Array, ""]:
+        """Return the bound; its part that depends on the factor has the degree of the constraint."""
+
+
 class Assumption(abc.ABC):  # noqa: B024 - it is a mark, and asks for nothing
     """The mark of a constraint that is a belief about the sample rather than a fact.
 
@@ -336,7 +352,7 @@ class Positive(abc.ABC):
 
 
 class OfSamples(abc.ABC):  # noqa: B024 - it is a mark, and asks for nothing
-    """The mark of a constraint that holds values of the very samples that are fitted, so that it says none of others."""
+    """The mark of a constraint that holds values of the very samples that are fitted, and says nothing of others."""
 
 
 class ChecksPartners(abc.ABC):

@@ -24,6 +24,7 @@ from tensorspec.constraints.base import (
     Combinable,
     CompletesSquare,
     Composable,
+    Majorised,
     Positive,
     Quadratic,
     Separability,
@@ -197,6 +198,12 @@ class ModeConstraints(eqx.Module):
         )
 
     @property
+    def unheard(self) -> tuple[str, ...]:
+        """Names of the members that offer none of the channels: only a solver made for them can take them."""
+        heard = (AbstractHardConstraint, AbstractPenalty, AbstractQuadraticPenalty)
+        return tuple(type(member).__name__ for member in self.members if not isinstance(member, heard))
+
+    @property
     def fixed_columns(self) -> tuple[bool, ...]:
         """Which components have their scale fixed on this mode."""
         fixed = [False] * self.rank
@@ -318,3 +325,8 @@ class ModeConstraints(eqx.Module):
     def stateful(self) -> bool:
         """Whether any member learns while the fit runs."""
         return any(isinstance(member, Stateful) for member in self.members)
+
+    @property
+    def shifting(self) -> bool:
+        """Whether what a member learns changes its value, and not only the bound that its proximal map minimises."""
+        return any(isinstance(member, Stateful) and not isinstance(member, Majorised) for member in self.members)

@@ -13,11 +13,13 @@ import xarray as xr
 
 from tensorspec.constraints.base import AbstractConstraint, Assumption, Context, Resolvable
 from tensorspec.constraints.compose import ModeConstraints, check_partners, combine
+from tensorspec.constraints.relevance import ARD
 from tensorspec.coupling.links import Link, check_links
 from tensorspec.coupling.sharing import FIND, components_seen, strength_penalties
 from tensorspec.errors import InvalidArgument, RankOutOfRange, UnknownMode, suggest
 from tensorspec.fit.alignment import align_atoms, align_values
 from tensorspec.fit.behind import Behind, find_modes_behind
+from tensorspec.fit.deviation import noise_deviation
 from tensorspec.fit.likelihood import check_counts, check_model, check_operators, reference_loss, warm_start
 from tensorspec.fit.measured import find_measured
 from tensorspec.fit.validate import CleanTensor, by_tensor, clean
@@ -29,6 +31,7 @@ from tensorspec.modes import ModeLabels, broadcast_to_array
 from tensorspec.problem import Problem, Tensor
 from tensorspec.recipe import constructor_repr
 from tensorspec.scale import ScalePlan, plan_scale
+from tensorspec.solvers.adaptive import adaptive_mode
 from tensorspec.solvers.base import AbstractSolver
 from tensorspec.solvers.dispatch import choose_solvers
 from tensorspec.solvers.sweep import Program
@@ -58,6 +61,7 @@ class Gathered(NamedTuple):
     warnings: list[str]
     strengths: dict[str, list[str]]
     noise_level: float
+    noise_deviation: float
 
 
 def gather(
@@ -119,7 +123,9 @@ def gather(
             constraints[mode] = (*constraints[mode], penalty)
     combined = {mode: combine(items) for mode, items in constraints.items()}
     rules = {mode: ModeConstraints(items, model.rank) for mode, items in combined.items()}
-    resolved = _resolve(rules, labels, names, scales, model, level)
+    along = any(isinstance(item, ARD) for items in constraints.values() for item in items) and needs_noise
+    deviation = noise_deviation(tensors, cleaned, entry, noise, scales, found) if along else float("nan")
+    resolved = _resolve(rules, labels, names, scales, model, level, deviation)
     scale_plan = _plan(resolved, names, model)
     built = {
         key: build_tensor(
@@ -174,6 +180,7 @@ def gather(
         warnings=[*notes, *unseen],
         strengths={mode: [constructor_repr(item) for item in rule.members] for mode, rule in resolved.items()},
         noise_level=level,
+        noise_deviation=deviation,
     )
 
 
@@ -243,7 +250,10 @@ def _plan(
     free = {mode: rule.scale_free and mode not in linked for mode, rule in rules.items()}
     seen = [own or (True,) * model.rank for own in components_seen(model.share, list(names), model.rank)]
     apart = model.share == FIND
-    return plan_scale(list(names.values()), model.rank, fixed, free, model.scale, seen, apart, linked)
+    adaptive = adaptive_mode(rules)
+    # The published soft orthogonality is a rule for maps of unit norm, so another mode carries the amplitudes.
+    partner = None if adaptive is None else next((mode for mode in rules if mode != adaptive), None)
+    return plan_scale(list(names.values()), model.rank, fixed, free, model.scale or partner, seen, apart, linked)
 
 
 def _without_assumptions(
@@ -298,6 +308,7 @@ def _resolve(
     scales: Mapping[str, float],
     model: AbstractModel,
     level: float,
+    deviation: float,
 ) -> dict[str, ModeConstraints]:
     """Settle automatic strengths, bring values to the units of the problem, and make every number traced data."""
     carriers = dict(zip(names, _plan(rules, names, model).carriers, strict=True))
@@ -307,7 +318,7 @@ def _resolve(
         data_scale = scales[owners[0]] if len(owners) == 1 else 1.0
         own = labels[mode]
         grid = (own.shape, own.coordinates, own.units)
-        context = Context(mode, *grid, model.rank, level, data_scale, carries=bool(owners))
+        context = Context(mode, *grid, model.rank, level, data_scale, deviation, carries=bool(owners))
         members = [item.resolve(context) if isinstance(item, Resolvable) else item for item in rule.members]
         found[mode] = ModeConstraints(tuple(jax.tree.map(traced, item) for item in members), model.rank)
     return found

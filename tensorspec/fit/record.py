@@ -203,6 +203,7 @@ def _provenance(
             for key, noise in gathered.noise.items()
         },
         "noise_level": None if np.isnan(gathered.noise_level) else gathered.noise_level,
+        "noise_deviation": None if np.isnan(gathered.noise_deviation) else gathered.noise_deviation,
         "carriers": dict(zip(keys, gathered.program.plan.carriers, strict=True)),
         "constraints_as_solved": gathered.strengths,
         "violations": violations,

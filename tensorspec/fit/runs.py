@@ -19,6 +19,7 @@ from tensorspec.errors import InvalidArgument
 from tensorspec.fit.alignment import align_values
 from tensorspec.fit.gather import Gathered
 from tensorspec.fit.likelihood import WARM_START
+from tensorspec.fit.merging import merge_alike
 from tensorspec.fit.progress import Progress
 from tensorspec.fit.record import versions
 from tensorspec.problem import Factors
@@ -165,13 +166,13 @@ def run_all(
         bar.restart(index, best)
         factors = start_factors(gathered, *starts[index])
         run: Run | None = None
-        while stage < len(stages):
+        while True:
 
             def store(run: Run, force: bool = False, best: Run | None = best, stage: int = stage) -> None:
                 if stored is not None and (force or stored.due()):
                     stored.save(_checkpoint_content(finals, best, run, stage))
 
-            problem, program, until = stages[stage]
+            problem, program, until = stages[min(stage, len(stages) - 1)]
             problem = problem if run is None else with_operators(problem, run.state.operators)
             run = solve(
                 gathered.model, program, problem, factors, until, resume=pending, report=bar.report, store=store
@@ -179,10 +180,14 @@ def run_all(
             pending = None
             if run.status in (Status.INTERRUPTED, Status.TIME_LIMIT):
                 store(run, force=True)
-                return _cut_off(gathered, run, stage == len(stages) - 1, best, finals)
-            factors = dict(run.state.factors)
+                return _cut_off(gathered, run, stage >= len(stages) - 1, best, finals)
             stage += 1
-        assert run is not None
+            # Stages beyond the last go on from components that were merged; each merge leaves fewer.
+            following = dict(run.state.factors)
+            following = following if stage < len(stages) else merge_alike(problem, following)
+            if following is None:
+                break
+            factors = following
         stage = 0
         finals.append(run.history[-1])
         if best is None or run.history[-1] < best.history[-1]:

@@ -125,6 +125,9 @@ def _solve(fit: Fit, tensors: dict[str, xr.DataArray], own: dict[str, Any], mode
             square = square / fit.tensors[next(iter(fit.tensors))].data_weight
         amplitude = np.where(square > 0, np.sqrt(square), 1.0)
     rules = _rules(fit, labels, mode, scales)
+    if rules.stateful:  # what was learnt from the samples of the fit
+        fitted = np.nan_to_num(fit.factors[mode].values.reshape(rank, -1).T) * amplitude
+        rules = rules.init_state(len(fitted)).update_state(jnp.asarray(fitted))
     parts: list[tuple[Tensor, Factors]] = []
     seen = np.zeros(size, bool)
     for name, tensor in tensors.items():
@@ -191,7 +194,8 @@ def _rules(fit: Fit, labels: Any, mode: str, scales: dict[str, float]) -> ModeCo
     owners = [name for name, carrier in fit.provenance.get("carriers", {}).items() if carrier == mode]
     scale = scales.get(owners[0], 1.0) if len(owners) == 1 else 1.0
     level = fit.provenance.get("noise_level") or float("nan")
+    deviation = fit.provenance.get("noise_deviation") or float("nan")
     grid = (own.shape, own.coordinates, own.units)
-    context = Context(mode, *grid, fit.rank, level, scale, carries=bool(owners))
+    context = Context(mode, *grid, fit.rank, level, scale, deviation, carries=bool(owners))
     resolved = [item.resolve(context) if isinstance(item, Resolvable) else item for item in items]
     return ModeConstraints(tuple(jax.tree.map(traced, item) for item in resolved), fit.rank)

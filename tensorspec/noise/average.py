@@ -10,7 +10,7 @@ from tensorspec.noise.model import NoiseModel
 from tensorspec.noise.residual import sample_noise
 from tensorspec.noise.unfold import pick_rows
 
-__all__ = ["mean_noise_variance"]
+__all__ = ["mean_noise_variance", "noise_along_signal"]
 
 MOST_VALUES = 2**20
 COUNTS_RATIO = (0.7, 1.4)
@@ -82,6 +82,37 @@ def mean_noise_variance(
     if whole and low <= variance / float(matrix[known].mean()) <= high:
         return _mean(values, valid, entries), "Poisson counts: the mean"
     return variance * share, how
+
+
+def noise_along_signal(values: np.ndarray, valid: np.ndarray | None, model: NoiseModel) -> float:
+    """Noise variance along the mean over the first axis (the mean spectrum), over the average noise variance.
+
+    One where the noise is even; more where it grows with the signal, as that of counts does.
+
+    Parameters
+    ----------
+    values : array, one axis a mode
+        Finite where valid.
+    valid : array of bool, same shape, optional
+        True where an entry counts; ``None`` for all.
+    model : NoiseModel
+        Variance for a given mean.
+
+    Returns
+    -------
+    ratio : float
+
+    Examples
+    --------
+    >>> noise_along_signal(np.array([[1.0, 0.0, 2.0]]), None, NoiseModel())
+    1.8
+    """
+    counted = None if valid is None else valid.sum(axis=0)
+    total = values.sum(axis=0, dtype=np.float64, where=True if valid is None else valid)
+    mean = np.maximum(total / (len(values) if counted is None else np.maximum(counted, 1)), 0)
+    variance = model.variance(mean)
+    energy, average = float(np.sum(mean**2)), float(np.mean(variance))
+    return float(np.sum(mean**2 * variance)) / energy / average if energy > 0 and average > 0 else 1.0
 
 
 def _mean(values: np.ndarray, valid: np.ndarray | None, entries: int) -> float:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from tensorspec.algebra.normal_equations import NormalEquations
+from tensorspec.constraints.base import Separability
 from tensorspec.constraints.compose import ModeConstraints
 from tensorspec.errors import InvalidArgument
 from tensorspec.solvers.base import AbstractSolver, Block, block_value, with_quadratic
@@ -67,6 +68,8 @@ class AOADMM(AbstractSolver):
     def refusal(self, constraints: ModeConstraints, per_row: bool, held: tuple[bool, ...]) -> str | None:
         """Return why a mode cannot be split; see the base class."""
         del per_row
+        if constraints.unheard:
+            return f"{', '.join(constraints.unheard)} has neither a proximal map nor a quadratic"
         if any(held) and constraints.splits == 0:
             return "without a proximal map the exact solution would leave the unit norm"
         return None

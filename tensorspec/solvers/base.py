@@ -18,7 +18,7 @@ from tensorspec.algebra.majoriser import Majoriser
 from tensorspec.algebra.normal_equations import NormalEquations
 from tensorspec.constraints.compose import ModeConstraints
 
-__all__ = ["AbstractSolver", "Block", "block_value", "with_quadratic"]
+__all__ = ["AbstractSolver", "Block", "Undirected", "block_value", "with_quadratic"]
 
 
 class Block(NamedTuple):
@@ -72,6 +72,13 @@ class AbstractSolver(eqx.Module):
     @abc.abstractmethod
     def step(self, block: Block, state: Any) -> tuple[list[Float[Array, "size rank"]], Any]:
         """Return better factors of the block, feasible, and the new state."""
+
+
+class Undirected(abc.ABC):  # noqa: B024 - it is a mark, and asks for nothing
+    """The mark of a solver whose updates follow a rule that belongs to no objective.
+
+    Its sweeps are never refused, and the run ends when the objective changes by little, up or down.
+    """
 
 
 def with_quadratic(equations: NormalEquations, constraints: ModeConstraints, size: int) -> NormalEquations:

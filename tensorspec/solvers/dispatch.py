@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from tensorspec.constraints.compose import ModeConstraints
 from tensorspec.errors import ConstraintConflict, InvalidArgument
 from tensorspec.scale import ScalePlan
+from tensorspec.solvers.adaptive import AdaptiveColumns, adaptive_mode, refusal_of_fit
 from tensorspec.solvers.admm import AOADMM
 from tensorspec.solvers.base import AbstractSolver
 from tensorspec.solvers.hals import HALS
@@ -52,6 +53,7 @@ def choose_solvers(
 
     The table, first match:
 
+    0. the published soft orthogonality on a mode: a solver of its own there, single passes of HALS on the other mode;
     1. the solver asked for, where it can take the block;
     2. a loss that is not least squares (Poisson, beta), constraints that separate by entry: multiplicative updates;
     3. such a loss with any other constraints that have a proximal map: AO-ADMM on the same bound;
@@ -68,6 +70,9 @@ def choose_solvers(
     InvalidArgument
         When the solver asked for cannot take the loss.
     """
+    adaptive = adaptive_mode(constraints)
+    if adaptive is not None:
+        return _choose_adaptive(adaptive, plan, constraints, per_row, asked, bool(divergences))
     blocks, reasons = [], []
     for modes in plan.blocks:
         held = tuple(_held(plan, mode, constraints[mode].rank) for mode in modes)
@@ -78,6 +83,27 @@ def choose_solvers(
         reasons.append(f"{', '.join(modes)}: {reason}")
     names = list(dict.fromkeys(type(block.solver).__name__ for block in blocks))
     return tuple(blocks), " + ".join(names), "; ".join(reasons)
+
+
+def _choose_adaptive(
+    adaptive: str,
+    plan: ScalePlan,
+    constraints: Mapping[str, ModeConstraints],
+    per_row: Mapping[str, bool],
+    asked: AbstractSolver | None,
+    likelihood: bool,
+) -> tuple[tuple[BlockPlan, ...], str, str]:
+    """Return the solvers of the published soft orthogonality; refuse what it was not published for."""
+    held = {mode: _held(plan, mode, constraints[mode].rank) for mode in constraints}
+    complaint = "it is for least squares; give no other loss" if likelihood else refusal_of_fit(constraints, asked)
+    complaint = complaint or AdaptiveColumns().refusal(constraints[adaptive], any(per_row.values()), held[adaptive])
+    if complaint:
+        raise ConstraintConflict(f"SoftOrthogonal(method='shiga2016') on mode {adaptive!r}: {complaint}")
+    solvers = {mode: AdaptiveColumns() if mode == adaptive else HALS(inner=1, extrapolate=False) for mode in held}
+    blocks = tuple(BlockPlan((mode,), solvers[mode], (held[mode],), (True,)) for (mode,) in plan.blocks)
+    reasons = {mode: "HALS, single passes" for mode in held} | {adaptive: "the published rule, as asked"}
+    names = " + ".join(type(block.solver).__name__ for block in blocks)
+    return blocks, names, "; ".join(f"{mode}: {reasons[mode]}" for (mode,) in plan.blocks)
 
 
 def _held(plan: ScalePlan, mode: str, rank: int) -> tuple[bool, ...]:

@@ -60,6 +60,8 @@ class HALS(AbstractSolver):
 
     def refusal(self, constraints: ModeConstraints, per_row: bool, held: tuple[bool, ...]) -> str | None:
         """Return why a mode cannot be updated by column; see the base class."""
+        if constraints.unheard:
+            return f"{', '.join(constraints.unheard)} has neither a proximal map nor a quadratic"
         if constraints.splits > 1:
             return "its constraints have no joint proximal map"
         if constraints.separability > Separability.COLUMN:

@@ -30,7 +30,7 @@ from tensorspec.coupling.through import outside, refined, with_operators
 from tensorspec.models.base import AbstractModel
 from tensorspec.problem import Factors, Problem
 from tensorspec.scale import ScalePlan
-from tensorspec.solvers.base import Block
+from tensorspec.solvers.base import Block, Undirected
 from tensorspec.solvers.dispatch import BlockPlan
 from tensorspec.solvers.question import ask, doubled_loss
 from tensorspec.solvers.static import Static
@@ -53,6 +53,11 @@ class Program(NamedTuple):
 
     plan: ScalePlan
     blocks: tuple[BlockPlan, ...]
+
+    @property
+    def undirected(self) -> bool:
+        """Whether a block is updated by a rule that belongs to no objective, so that a rise is no reason to refuse."""
+        return any(isinstance(block.solver, Undirected) for block in self.blocks)
 
 
 class SweepState(eqx.Module):
@@ -135,6 +140,9 @@ def init_state(model: AbstractModel, program: Program, problem: Problem, factors
         for mode, rule in constraints.items()
     }
     ready = program.plan.retract(ready, {mode: _shape(ready[mode], constraints[mode]) for mode in ready}, weights)
+    constraints = {
+        mode: rule.update_state(ready[mode]) if rule.stateful else rule for mode, rule in constraints.items()
+    }
     value, misfit, _ = objective(model, Problem(problem.tensors, constraints, problem.links), ready)
     states = tuple(
         block.solver.init([ready[m] for m in block.modes], [constraints[m] for m in block.modes])
@@ -277,6 +285,7 @@ def _one_sweep(model: AbstractModel, program: Program, problem: Problem, state: 
     tried = misfit + penalty
     # A plain sweep leads down, so there a rise is rounding; refusing it would only undo what the solvers have learnt.
     accepted = tried <= state.objective + jnp.where(state.plain, _rounding(factors) * problem.square_norm, 0.0)
+    accepted = accepted | program.undirected
 
     def keep(new: Any, old: Any) -> Any:
         return jax.tree.map(lambda a, b: jnp.where(accepted, a, b) if eqx.is_array(a) else a, new, old)
@@ -287,8 +296,9 @@ def _one_sweep(model: AbstractModel, program: Program, problem: Problem, state: 
         for mode, rule in constraints.items()
     }
     value = jnp.where(accepted, jnp.minimum(tried, state.objective), state.objective)
+    value = tried if program.undirected else value
     misfit = jnp.where(accepted, misfit, state.misfit)
-    if any(rule.stateful for rule in constraints.values()):
+    if any(rule.shifting for rule in constraints.values()):
         # What was learnt changes the objective itself; the next sweep is judged by the new one.
         value = misfit + sum((rule.value(kept[mode]) for mode, rule in learnt.items()), link_value(problem.links, kept))
     cap = jnp.where(accepted, jnp.minimum(1.0, _CAP_GROWTH * state.cap), state.momentum)
@@ -318,10 +328,11 @@ def _rounding(factors: Factors) -> float:
 
 
 def _judge(
-    before: SweepState, after: SweepState, info: SweepInfo, tol: Array, total: Array, floor: float
+    before: SweepState, after: SweepState, info: SweepInfo, tol: Array, total: Array, floor: float, undirected: bool
 ) -> SweepState:
     """Return the state with its counters and status brought up to date."""
     decrease = before.objective - info.objective
+    decrease = jnp.abs(decrease) if undirected else decrease
     small = decrease < tol * jnp.maximum(jnp.abs(info.objective), floor * total)
     # A rejected extrapolation says nothing about convergence: the plain sweep that follows does.
     counts = info.accepted | before.plain
@@ -349,7 +360,7 @@ def _compiled(
         current, count, kept, tried = carry
         before = eqx.combine(current, state_static)
         after, info = _one_sweep(model, program, problem, before)
-        after = _judge(before, after, info, tol, total, floor)
+        after = _judge(before, after, info, tol, total, floor, program.undirected)
         return (
             eqx.filter(after, eqx.is_array),
             count + 1,

@@ -18,6 +18,7 @@ from tensorspec.constraints.base import (
     AbstractQuadraticPenalty,
     Bijective,
     Context,
+    Majorised,
     Resolvable,
     Separability,
     Stateful,
@@ -59,6 +60,8 @@ class ConstraintContract:
             item = item.resolve(self.context())
         if isinstance(item, Stateful):
             item = item.init_state(self.size, self.columns)
+        if isinstance(item, Majorised):
+            item = item.update_state(jnp.asarray(self.points()[1]))
         return jax.tree.map(lambda x: jnp.asarray(x, jnp.float64) if isinstance(x, (float, np.ndarray)) else x, item)
 
     def context(self) -> Context:
@@ -90,14 +93,20 @@ class ConstraintContract:
                 assert float(item.violation(jnp.asarray(point))) >= 0
 
     def test_value_is_homogeneous(self) -> None:
-        """A penalty of degree p grows with the p-th power of the factor."""
+        """A penalty of degree p, or the bound that it minimises, grows with the p-th power of the factor."""
         with jax.enable_x64(True):
             item = self.ready()
             if item.degree is None or isinstance(item, (AbstractHardConstraint, AbstractMajorisedPenalty)):
                 return
             for point in self.points():
-                one, three = float(item.value(jnp.asarray(point))), float(item.value(jnp.asarray(3.0 * point)))
+                one, three = self._cost(item, jnp.asarray(point)), self._cost(item, jnp.asarray(3.0 * point))
+                if isinstance(item, Majorised):  # a bound may have a constant
+                    one, three = (cost - self._cost(item, jnp.zeros_like(point)) for cost in (one, three))
                 np.testing.assert_allclose(three, 3.0**item.degree * one, rtol=1e-10, atol=self.tolerance)
+
+    def _cost(self, item: Any, point: Any) -> Any:
+        """Return what the proximal map minimises beside the distance."""
+        return item.bound(point) if isinstance(item, Majorised) else item.value(point)
 
     def test_convexity_is_true(self) -> None:
         """Of two points, the middle costs no more than the mean; of two allowed points, it is allowed."""
@@ -135,7 +144,7 @@ class ConstraintContract:
 
                 def cost(z: Any) -> Any:
                     allowed = item.prox(z, step) if isinstance(item, AbstractHardConstraint) else z
-                    return item.value(allowed) + jnp.sum(jnp.square(allowed - point)) / (2 * step)
+                    return self._cost(item, allowed) + jnp.sum(jnp.square(allowed - point)) / (2 * step)
 
                 return best, cost(best), jax.vmap(cost)(best + moves)
 
@@ -272,6 +281,20 @@ class ConstraintContract:
             for old, new in zip(jax.tree.leaves(item), jax.tree.leaves(after), strict=True):
                 assert jnp.shape(old) == jnp.shape(new)
                 assert jnp.result_type(old) == jnp.result_type(new)
+
+    def test_bound_lies_above_the_value_and_touches_it(self) -> None:
+        """The bound is nowhere below the value, and equal to it where the state was learnt."""
+        with jax.enable_x64(True):
+            item: Any = self.ready()
+            if not isinstance(item, Majorised):
+                return
+            for learnt in self.points():
+                item = item.update_state(jnp.asarray(learnt))
+                value = float(item.value(jnp.asarray(learnt)))
+                np.testing.assert_allclose(float(item.bound(jnp.asarray(learnt))), value, rtol=1e-10, atol=1e-12)
+                for point in (*self.points(), *self.points(seed=5)):
+                    value = float(item.value(jnp.asarray(point)))
+                    assert float(item.bound(jnp.asarray(point))) >= value - self.tolerance * (1 + abs(value))
 
     def test_a_solver_takes_it(self) -> None:
         """The solver that dispatch would choose returns an allowed factor that costs no more than an allowed start."""

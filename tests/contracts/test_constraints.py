@@ -3,14 +3,17 @@
 from typing import Any, ClassVar
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
 import tensorspec as ts
 from tensorspec.constraints.base import AbstractPenalty, Separability, Stateful, component_field, strength_field
+from tensorspec.constraints.compose import ModeConstraints
 from tensorspec.constraints.shape import NonNegativeMonotone, NonNegativeUnimodal
 from tensorspec.constraints.simplex import Simplex
+from tensorspec.solvers.adaptive import AdaptiveColumns
 from tensorspec.testing import ConstraintContract
 
 
@@ -90,6 +93,19 @@ class TestSpanOfPowers(ConstraintContract):
         return ts.Span(np.linspace(400.0, 900.0, self.size)[:, None] ** -np.arange(2.0, 6.0))
 
 
+class TestARD(ConstraintContract):
+    def make(self):
+        return ts.ARD(0.3, merge=0.99)
+
+    def context(self):
+        return super().context()._replace(noise_deviation=0.2)
+
+
+class TestARDAutomatic(TestARD):
+    def make(self):
+        return ts.ARD()
+
+
 class TestSoftOrthogonal(ConstraintContract):
     def make(self):
         return ts.SoftOrthogonal(0.2)
@@ -106,6 +122,19 @@ class TestOrthogonal(ConstraintContract):
 
     def context(self):
         return super().context()._replace(carries=False)
+
+
+class TestSoftOrthogonalAsPublished(ConstraintContract):
+    def make(self):
+        return ts.SoftOrthogonal(0.1, method="shiga2016")
+
+    def test_a_solver_takes_it(self):
+        """A solver of its own takes it; the others refuse it by name."""
+        with jax.enable_x64(True):
+            rules = ModeConstraints((self.ready(),), self.columns)
+        for solver in (ts.HALS(), ts.AOADMM()):
+            assert "AdaptiveSoftOrthogonal" in solver.refusal(rules, False, (False,) * self.columns)
+        assert AdaptiveColumns().refusal(rules, False, (True,) * self.columns) is None
 
 
 class TestSumToOneOverComponents(ConstraintContract):

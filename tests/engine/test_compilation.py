@@ -71,3 +71,14 @@ def test_a_soft_orthogonal_strength_is_data():
     assert call(0.01) > 0
     assert call(0.02) == 0
     assert call(0.0) == 0
+
+
+def test_a_relevance_strength_is_data():
+    data = noisy("pe", np.random.default_rng(1)).clip(0)
+
+    def call(strength):
+        return fresh(data, ts.NMF(RANK, {"p": ts.ARD(strength)}), start=ts.Random())
+
+    assert call(0.01) > 0
+    assert call(0.02) == 0
+    assert call(0.0) == 0
