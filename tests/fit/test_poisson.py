@@ -15,11 +15,13 @@ RNG = np.random.default_rng(5)
 COUNTS = ts.NoiseModel().to_attrs()
 MAPS, SPECTRA, TILTS = RNG.gamma(1, 1, (30, 3)), RNG.gamma(0.5, 1, (24, 3)), RNG.random((6, 3))
 SHEET = xr.DataArray(
-    RNG.poisson(4 * MAPS @ SPECTRA.T).astype(float), dims=("x", "energy"), attrs={"noise": COUNTS, "units": "counts"}
+    RNG.poisson(4 * MAPS @ SPECTRA.T).astype(float),
+    dims=("sample", "energy"),
+    attrs={"noise": COUNTS, "units": "counts"},
 )
 CUBE = xr.DataArray(
     RNG.poisson(6 * np.einsum("xr,er,tr->xet", MAPS, SPECTRA, TILTS)).astype(float),
-    dims=("x", "energy", "tilt"),
+    dims=("sample", "energy", "tilt"),
     attrs={"noise": COUNTS},
 )
 
@@ -77,7 +79,7 @@ def test_no_higher_than_scikit_learn():
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             left = theirs.fit_transform(SHEET.values, W=maps.copy(), H=spectra.T.copy())
-        start = ts.From({"x": maps, "energy": spectra})
+        start = ts.From({"sample": maps, "energy": spectra})
         ours = fit(SHEET, start=start, tol=1e-11, max_sweeps=20000)
         assert ours.objective <= divergence(SHEET, left @ theirs.components_) * (1 + 1e-6)
 
@@ -100,7 +102,7 @@ LOSSES = [ts.Poisson(), ts.Beta(1.5), ts.Huber(20.0)]
 @pytest.mark.parametrize("loss", LOSSES, ids=repr)
 def test_a_third_of_the_entries_missing(loss):
     """The factor match score (product of cosines over modes, mean over components) hardly falls."""
-    truth = {"x": MAPS, "energy": SPECTRA, "tilt": TILTS}
+    truth = {"sample": MAPS, "energy": SPECTRA, "tilt": TILTS}
     data = xr.DataArray(
         RNG.poisson(300 * np.einsum("xr,er,tr->xet", MAPS, SPECTRA, TILTS)).astype(float),
         dims=CUBE.dims,
@@ -124,7 +126,7 @@ def test_zero_rows_channels_and_counts():
     data[4], data[:, 7] = 0, 0
     for loss in (ts.Poisson(), ts.Beta(1.5), ts.Huber(3.0)):
         result = fit(data, loss=loss)
-        for mode in ("x", "energy"):
+        for mode in ("sample", "energy"):
             assert np.isfinite(result.factors[mode]).all()
         fitted = result.reconstruct()
         assert float(abs(fitted[4]).max()) < 1e-6 * float(data.max())
@@ -132,10 +134,10 @@ def test_zero_rows_channels_and_counts():
 
 
 def test_a_start_with_zeros_does_not_lock():
-    begin = {"x": MAPS.copy(), "energy": SPECTRA.copy()}
+    begin = {"sample": MAPS.copy(), "energy": SPECTRA.copy()}
     for values in begin.values():
         values[::3, 1] = 0
-    free = fit(SHEET, start=ts.From({"x": MAPS, "energy": SPECTRA}), tol=1e-10, max_sweeps=5000)
+    free = fit(SHEET, start=ts.From({"sample": MAPS, "energy": SPECTRA}), tol=1e-10, max_sweeps=5000)
     result = fit(SHEET, start=ts.From(begin), tol=1e-10, max_sweeps=5000)
     assert result.objective == pytest.approx(free.objective, rel=1e-5)
 
@@ -150,25 +152,27 @@ def test_single_precision():
 
 def test_a_likelihood_is_not_free_of_scale():
     """Ten times the counts are ten times the evidence: the same shapes, but a penalty weighs ten times less."""
-    start = ts.From({"x": MAPS, "energy": SPECTRA})
-    plain, more = (fit(c * SHEET, start=start, max_sweeps=50, tol=0) for c in (1, 10))
+
+    def start(c):
+        return ts.From({"sample": c * MAPS, "energy": SPECTRA})
+
+    plain, more = (fit(c * SHEET, start=start(c), max_sweeps=50, tol=0) for c in (1, 10))
     assert more.objective == pytest.approx(10 * plain.objective, rel=1e-9)
     np.testing.assert_allclose(more.factors["energy"], plain.factors["energy"], rtol=1e-6, atol=1e-12)
     np.testing.assert_allclose(more.weights, 10 * plain.weights, rtol=1e-6)
     model = ts.NMF(3, {"energy": ts.Sparse(20.0)})
-    plain, more = (fit(c * SHEET, model, start=start) for c in (1, 10))
+    plain, more = (fit(c * SHEET, model, start=start(c)) for c in (1, 10))
     assert float(abs(more.factors["energy"]).sum()) > 1.05 * float(abs(plain.factors["energy"]).sum())
-    squared = fit(SHEET, loss=ts.Beta(0.5), start=start, max_sweeps=30, tol=0)
-    scaled = fit(10 * SHEET, loss=ts.Beta(0.5), start=start, max_sweeps=30, tol=0)
-    assert scaled.objective == pytest.approx(10**0.5 * squared.objective, rel=1e-9)
+    plain, more = (fit(c * SHEET, loss=ts.Beta(0.5), start=start(c), max_sweeps=30, tol=0) for c in (1, 10))
+    assert more.objective == pytest.approx(10**0.5 * plain.objective, rel=1e-9)
     # Huber's delta is converted with the data, so there the unit says nothing.
-    first, second = (fit(c * SHEET, loss=ts.Huber(2.0 * c), start=start, max_sweeps=30, tol=0) for c in (1, 10))
-    assert first.objective == pytest.approx(second.objective, rel=1e-9)
+    plain, more = (fit(c * SHEET, loss=ts.Huber(2.0 * c), start=start(c), max_sweeps=30, tol=0) for c in (1, 10))
+    assert more.objective == pytest.approx(plain.objective, rel=1e-9)
 
 
 def test_penalties_are_in_units_of_the_log_likelihood():
-    result = fit(SHEET, ts.NMF(3, {"x": ts.Sparse(1.5)}), tol=1e-10, max_sweeps=3000)
-    amplitudes = float((result.weights * abs(result.factors["x"]).sum("x")).sum())
+    result = fit(SHEET, ts.NMF(3, {"sample": ts.Sparse(1.5)}), tol=1e-10, max_sweeps=3000)
+    amplitudes = float((result.weights * abs(result.factors["sample"]).sum("sample")).sum())
     own = divergence(SHEET, result.reconstruct().transpose(*SHEET.dims)) + 1.5 * amplitudes
     assert result.objective == pytest.approx(own, rel=1e-9)
 
@@ -189,7 +193,7 @@ def test_huber_does_not_follow_spikes():
     maps, spectra = rng.random((80, 3)) ** 3, rng.random((60, 3)) ** 3
     values = maps @ spectra.T + 0.01 * rng.standard_normal((80, 60))
     values[rng.random(values.shape) < 0.01] += 20
-    data = xr.DataArray(values, dims=("x", "energy"))
+    data = xr.DataArray(values, dims=("sample", "energy"))
     found = {
         name: angles(fit(data, loss=loss, tol=1e-7, max_sweeps=2000, restarts=2).factors["energy"].values, spectra.T)
         for name, loss in (("squares", ts.LeastSquares()), ("huber", ts.Huber(0.03)))
@@ -221,13 +225,15 @@ def test_the_same_bits_and_on_from_a_checkpoint(monkeypatch, tmp_path):
 
 def test_new_pixels_with_the_spectra_held():
     result = fit(SHEET, tol=1e-12, max_sweeps=5000)
-    np.testing.assert_allclose(result.transform(SHEET), result.factors["x"], atol=2e-4)
+    np.testing.assert_allclose(result.transform(SHEET), result.factors["sample"], atol=2e-4)
     robust = fit(SHEET, loss=ts.Huber(3.0), tol=1e-12, max_sweeps=5000)
-    np.testing.assert_allclose(robust.transform(SHEET), robust.factors["x"], atol=2e-4)
+    np.testing.assert_allclose(robust.transform(SHEET), robust.factors["sample"], atol=2e-4)
 
 
 def test_eels_and_edx_in_units_of_the_log_likelihood():
-    eels = xr.DataArray(MAPS @ RNG.random((3, 20)) + 0.05 * RNG.standard_normal((30, 20)), dims=("x", "energy_loss"))
+    eels = xr.DataArray(
+        MAPS @ RNG.random((3, 20)) + 0.05 * RNG.standard_normal((30, 20)), dims=("sample", "energy_loss")
+    )
     data = {"eels": eels, "edx": SHEET}
     losses = {"eels": ts.LeastSquares(), "edx": ts.Poisson()}
     result = fit(data, loss=losses, tol=1e-7)
@@ -254,17 +260,17 @@ def refused(error, *words, data=SHEET, model=None, **options):
 def test_what_a_likelihood_refuses():
     negative = SHEET.copy()
     negative[2, 5] = -3
-    refused(ts.InvalidData, "1 values that Poisson()", "lowest -3", "x=2, energy=5", "background", data=negative)
+    refused(ts.InvalidData, "1 values that Poisson()", "lowest -3", "sample=2, energy=5", "background", data=negative)
     fit(negative, mask=negative >= 0, max_sweeps=2)
     refused(ts.InvalidData, "Beta(beta=0.0) cannot take", "above zero", loss=ts.Beta(0))
-    refused(ts.ConstraintConflict, "mode 'x', 'energy' may be", "ts.NMF", model=ts.CP(3))
-    refused(ts.ConstraintConflict, "mode 'x' may be", model=ts.CP(3, {"energy": ts.NonNegative()}))
+    refused(ts.ConstraintConflict, "mode 'sample', 'energy' may be", "ts.NMF", model=ts.CP(3))
+    refused(ts.ConstraintConflict, "mode 'sample' may be", model=ts.CP(3, {"energy": ts.NonNegative()}))
     refused(ts.InvalidArgument, "HALS() solves normal equations", "ts.Multiplicative()", solver=ts.HALS())
-    refused(ts.InvalidArgument, "no automatic strength", model=ts.NMF(3, {"x": ts.SoftOrthogonal()}))
+    refused(ts.InvalidArgument, "no automatic strength", model=ts.NMF(3, {"sample": ts.SoftOrthogonal()}))
 
 
 def test_what_is_no_count_is_said_once():
-    gain = xr.DataArray(7.0 * RNG.poisson(4 * MAPS @ SPECTRA.T), dims=("x", "energy"))
+    gain = xr.DataArray(7.0 * RNG.poisson(4 * MAPS @ SPECTRA.T), dims=("sample", "energy"))
     with pytest.warns(UserWarning, match=r"variance of [5-9]\.?\d* times the mean") as caught:
         fit(gain, max_sweeps=2)
     assert len(caught) == 1
