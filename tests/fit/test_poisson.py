@@ -231,9 +231,8 @@ def test_new_pixels_with_the_spectra_held():
 
 
 def test_eels_and_edx_in_units_of_the_log_likelihood():
-    eels = xr.DataArray(
-        MAPS @ RNG.random((3, 20)) + 0.05 * RNG.standard_normal((30, 20)), dims=("sample", "energy_loss")
-    )
+    values = MAPS @ RNG.random((3, 20)) + 0.05 * RNG.standard_normal((30, 20))
+    eels = xr.DataArray(values, dims=("sample", "energy_loss"))
     data = {"eels": eels, "edx": SHEET}
     losses = {"eels": ts.LeastSquares(), "edx": ts.Poisson()}
     result = fit(data, loss=losses, tol=1e-7)
