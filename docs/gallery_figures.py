@@ -5,7 +5,14 @@ from sphinx_gallery.sorting import FunctionSortKey
 
 from tensorspec.plot.canvas import NotebookFigure
 
-ORDER = ["plot_nmf.py", "plot_fusion.py", "plot_order3.py", "plot_missing.py", "plot_custom_constraint.py"]
+ORDER = [
+    "plot_nmf.py",
+    "plot_poisson.py",
+    "plot_fusion.py",
+    "plot_order3.py",
+    "plot_missing.py",
+    "plot_custom_constraint.py",
+]
 
 reading_order = FunctionSortKey(ORDER.index, "reading order")
 drawn = []

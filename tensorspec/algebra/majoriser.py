@@ -53,7 +53,10 @@ class Majoriser(eqx.Module):
         return total
 
     def minimiser(
-        self, old: Float[Array, "size rank"], linear: Float[Array, "..."], curvature: Float[Array, "..."]
+        self,
+        old: Float[Array, "size rank"],
+        linear: Float[Array, "..."] | float,
+        curvature: Float[Array, "..."] | float,
     ) -> Float[Array, "size rank"]:
         """Return the entries of zero or more at which bound plus ``linear a + curvature a^2 / 2`` is least.
 

@@ -83,11 +83,10 @@ class AOADMM(AbstractSolver):
 
     def step(self, block: Block, state: Any) -> tuple[list[Float[Array, "size rank"]], Any]:
         """Run the iterations; the result is kept only where the block's objective does not rise."""
+        asked = [item for item in block.equations if isinstance(item, NormalEquations)]
         members = [
             _prepare(equations, factor, rules, block.norms[k] if block.norms is not None else None)
-            for k, (equations, factor, rules) in enumerate(
-                zip(block.equations, block.factors, block.constraints, strict=True)
-            )
+            for k, (equations, factor, rules) in enumerate(zip(asked, block.factors, block.constraints, strict=True))
         ]
         if block.norms is not None:
             members = _tie_penalties(members, block.norms)

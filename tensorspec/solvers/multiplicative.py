@@ -18,10 +18,13 @@ from tensorspec.constraints.sparse import Sparse
 from tensorspec.errors import InvalidArgument
 from tensorspec.solvers.base import AbstractSolver, Block
 
-__all__ = ["Multiplicative", "penalised"]
+__all__ = ["Multiplicative", "kept_alive", "penalised"]
 
 # Doublings that look for the multiplier of a unit norm, and bisections that find it.
 _DOUBLINGS, _BISECTIONS = 60, 60
+# An extrapolation takes an entry to no less than this share of it; one that grows by more than this share is lifted to
+# this share of its column's mean; none falls below that one, where single precision would lose it.
+_LEAST, _GROWING, _LIFT, _ALIVE = 0.1, 1e-3, 1e-3, 1e-30
 
 
 class Multiplicative(AbstractSolver):
@@ -45,7 +48,8 @@ class Multiplicative(AbstractSolver):
     Notes
     -----
     An entry of exactly zero stays zero under a multiplicative update, so starts have none (they get a floor of 1e-12 of
-    the column's mean), and extrapolation shrinks an entry to no less than a tenth.
+    the column's mean), and extrapolation shrinks an entry to no less than a tenth.  An entry that has nearly vanished
+    and grows again is lifted at once; as with every extrapolation, only if the objective does not rise.
 
     References
     ----------
@@ -95,6 +99,23 @@ class Multiplicative(AbstractSolver):
             return _minimise(block._replace(factors=factors))
 
         return jax.lax.fori_loop(0, self.inner if renewable else 1, once, list(block.factors)), state
+
+
+def kept_alive(
+    extrapolated: Float[Array, "size rank"],
+    fresh: Float[Array, "size rank"],
+    before: Float[Array, "size rank"],
+    momentum: Float[Array, ""],
+) -> Float[Array, "size rank"]:
+    """Return an extrapolated factor in which nothing is lost that a ratio could not bring back.
+
+    Entries that nearly vanished and ought to grow take hundreds of ratios to come back (the inadmissible zeros of Chi
+    and Kolda, doi:10.1137/110859063).
+    """
+    mean = jnp.mean(fresh, axis=0)
+    floor = jnp.maximum(_LEAST * fresh, jnp.where(fresh > 0, _ALIVE * mean, 0))
+    growing = (fresh > (1 + _GROWING) * before) & (fresh < _LIFT * mean) & (momentum > 0)
+    return jnp.maximum(extrapolated, jnp.where(growing, _LIFT * mean, floor)).astype(fresh.dtype)
 
 
 class _Member(NamedTuple):

@@ -32,6 +32,7 @@ from tensorspec.problem import Factors, Problem
 from tensorspec.scale import ScalePlan
 from tensorspec.solvers.base import Block, Undirected
 from tensorspec.solvers.dispatch import BlockPlan
+from tensorspec.solvers.multiplicative import kept_alive
 from tensorspec.solvers.question import ask, doubled_loss
 from tensorspec.solvers.static import Static
 
@@ -42,8 +43,8 @@ RUNNING, CONVERGED, EXACT = 0, 1, 2
 _GROWTH, _CAP_GROWTH, _DECAY, _START = 1.05, 1.01, 1.5, 0.5
 _PATIENCE = 3
 _EXACT_SHARE = 1e-14
-# A ratio takes an entry to no less than this in an extrapolation, and a start has no entry below this share of a mean.
-_LEAST, _FLOOR = 0.1, 1e-12
+# A start of ratios has no entry below this share of the mean of its column.
+_FLOOR = 1e-12
 # What rounding does to the objective of a sweep, as a share of the data's sum of squares.
 _ROUNDING = {jnp.dtype(jnp.float32): 1e-7, jnp.dtype(jnp.float64): 1e-15}
 
@@ -232,7 +233,7 @@ def _one_sweep(model: AbstractModel, program: Program, problem: Problem, state: 
                 step = momentum.astype(fresh[mode].dtype)
                 result[mode] = fresh[mode] + step * (fresh[mode] - before[mode])
                 if block.ratios:
-                    result[mode] = jnp.maximum(result[mode], _LEAST * fresh[mode])
+                    result[mode] = kept_alive(result[mode], fresh[mode], before[mode], momentum)
                 moved.append(mode)
             else:
                 result[mode] = fresh[mode]

@@ -80,7 +80,7 @@ class SolverContract:
     def refused(self, block: Block) -> bool:
         """Return whether the solver says that it cannot take the block."""
         held = (block.norms is not None,) * self.rank
-        return self.make().refusal(block.constraints[0], block.equations[0].per_row, held) is not None
+        return self.make().refusal(block.constraints[0], _equations(block).per_row, held) is not None
 
     def run(self, block: Block, steps: int) -> tuple[Block, list[float]]:
         """Return the block after some steps, and its objective before and after each."""
@@ -137,17 +137,23 @@ class SolverContract:
             block = self.block([NonNegative()])
             if self.refused(block):
                 return
-            gram = np.asarray(block.equations[0].gram).copy()
-            right = np.asarray(block.equations[0].right).copy()
+            gram = np.asarray(_equations(block).gram).copy()
+            right = np.asarray(_equations(block).right).copy()
             gram[1, :] = gram[:, 1] = right[:, 1] = 0
             dead = block._replace(equations=[NormalEquations(jnp.asarray(gram), jnp.asarray(right))])
             result, _ = self.run(dead, 3)
             assert np.isfinite(np.asarray(result.factors[0])).all()
 
 
+def _equations(block: Block) -> NormalEquations:
+    equations = block.equations[0]
+    assert isinstance(equations, NormalEquations)
+    return equations
+
+
 def _reference(block: Block) -> float:
     """Return the objective after a long accelerated proximal-gradient run, an independent way to the minimum."""
-    equations, rules = block.equations[0], block.constraints[0]
+    equations, rules = _equations(block), block.constraints[0]
     step = 1 / float(jnp.linalg.eigvalsh(equations.gram)[-1])
 
     def body(_: Any, carry: Any) -> Any:
