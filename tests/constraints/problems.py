@@ -64,7 +64,7 @@ def optimum(penalty, bounds=lambda a: [], weighted=False):
     weights = WEIGHTS if weighted else np.ones_like(WEIGHTS)
     misfit = cp.sum_squares(cp.multiply(np.sqrt(weights), DATA - a @ DESIGN.T)) / 2
     problem = cp.Problem(cp.Minimize(misfit + penalty(a)), bounds(a))
-    problem.solve(solver=cp.CLARABEL, tol_gap_abs=1e-11, tol_gap_rel=1e-11, tol_feas=1e-11)
+    problem.solve(solver=cp.CLARABEL, tol_gap_abs=1e-9, tol_gap_rel=1e-9)
     return a.value, problem.value - 0.5 * np.sum(weights * DATA**2)
 
 

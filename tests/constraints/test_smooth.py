@@ -125,14 +125,14 @@ def test_the_minimum_by_an_independent_program(nonnegative, weighted):
     exact, value = optimum(
         lambda a: cp.sum_squares(operator(UNEVEN) @ a), (lambda a: [a >= 0]) if nonnegative else lambda a: [], weighted
     )
-    found, reached = solved(block, ts.AOADMM(inner=3000))
+    found, reached = solved(block, ts.AOADMM(inner=2000))
     assert reached == pytest.approx(value, rel=1e-8)
     np.testing.assert_allclose(found, exact, atol=1e-4)
-    by_column = ts.HALS(inner=2000)
+    by_column = ts.HALS(inner=500)
     if nonnegative:
         assert block.constraints[0].splits == 2
         # Clipping the smooth solution is another answer, and a worse one.
-        smooth, _ = solved(question([ts.Smooth(2.0)], weighted, context(coordinates=(UNEVEN,))), ts.AOADMM(inner=3000))
+        smooth, _ = solved(question([ts.Smooth(2.0)], weighted, context(coordinates=(UNEVEN,))), ts.AOADMM(inner=2000))
         clipped = np.maximum(smooth, 0)
         assert smooth.min() < -0.01
         loss = float(block.equations[0].value(jnp.asarray(clipped)) + block.constraints[0].value(jnp.asarray(clipped)))
