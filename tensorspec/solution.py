@@ -121,8 +121,6 @@ class Fit:
     array([[8., 0., 4.]])
     >>> fit.spectra().sel(component=1).values
     array([6., 6., 0.])
-    >>> float(abs(fit.residual()).max()) < 1e-12
-    True
     >>> fit.select([2]).relabel({1: "oxide"}).labels
     ['oxide']
     """
