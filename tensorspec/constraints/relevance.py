@@ -89,7 +89,7 @@ class ARD(AbstractPenalty, Majorised, Resolvable, ChecksPartners):
     --------
     >>> import numpy as np
     >>> learnt = ARD(0.01).init_state(size=2, columns=2).update_state(np.array([[1.0, 0.0], [1.0, 0.0]]))
-    >>> learnt.prox(np.ones((2, 2)), step=1.0).round(3).tolist()
+    >>> np.asarray(learnt.prox(np.ones((2, 2)), step=1.0), float).round(3).tolist()
     [[0.98, 0.0], [0.98, 0.0]]
     """
 

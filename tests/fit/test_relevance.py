@@ -57,9 +57,10 @@ def test_it_finds_the_number_of_components():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("kind", "counts"), [("edx", 500), ("edx", 5000), ("eels", 5000)])
-def test_it_finds_the_number_of_components_in_24_fits(kind, counts):
-    assert sum(finds_three(kind, counts, range(12), 10, within=20)) >= 22
+@pytest.mark.parametrize(("kind", "counts", "within"), [("edx", 500, 7), ("edx", 5000, 7), ("eels", 5000, 90)])
+def test_it_finds_the_number_of_components_in_24_fits(kind, counts, within):
+    """On a common background (EELS) the count is right while the spectra stay mixed, so no angle is asked for."""
+    assert sum(finds_three(kind, counts, range(12), 10, within)) >= 22
 
 
 @pytest.mark.parametrize("rank", [1, 3])
