@@ -6,9 +6,9 @@ A constraint is a frozen bag of settings.  It offers channels, and a solver uses
 - `AbstractPenalty`: a penalty with a proximal map and a value, of exactly the documented strength.
 - `AbstractQuadraticPenalty`: a quadratic, added to the normal equations, so that every solver has it for nothing.
 
-Where it can, it is also `Bijective`, `Resolvable`, `Stateful`, an `Assumption`, `Combinable` or `ChecksPartners`; and it
-may say how its proximal map goes together with others: `Composable`, `Uniform`, `CompletesSquare`, `Positive`.  None of
-these methods is ever overridden twice: a class is either abstract or final.
+Where it can, it is also `Bijective`, `Resolvable`, `Stateful`, an `Assumption`, `Combinable` or `ChecksPartners`; and
+it may say how its proximal map goes together with others: `Composable`, `Uniform`, `CompletesSquare`, `Positive`.  None
+of these methods is ever overridden twice: a class is either abstract or final.
 
 Arrays are ``(size, columns)``, the columns being those components that the constraint acts on; a solver that works by
 column passes ``(size,)`` and the index of the column.
@@ -314,7 +314,7 @@ class Positive(abc.ABC):
 
 
 class OfSamples(abc.ABC):  # noqa: B024 - it is a mark, and asks for nothing
-    """The mark of a constraint that holds values of the very samples that are fitted, so that it says none of others."""
+    """The mark of a constraint that holds values of the very samples that are fitted, and says nothing of others."""
 
 
 class ChecksPartners(abc.ABC):

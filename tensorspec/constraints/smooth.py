@@ -177,7 +177,7 @@ def _eigenvectors(steps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     lines = np.stack([np.ones(size), place - place.mean()], axis=1)
     smooth = np.linalg.qr(np.concatenate([lines, vectors[:, :low]], axis=1))[0]
     if low > 2:
-        # Of the lines and `low` eigenvectors, which nearly hold them, two directions are rounding: those that bend most.
+        # The eigenvectors nearly hold the lines, so two of the directions are rounding: those that bend most.
         curved = smooth[:, 2:]
         _, bend, turn = np.linalg.svd(differences @ curved, full_matrices=False)
         kept = slice(len(bend) - (low - 2), None)

@@ -26,7 +26,7 @@ from tensorspec.constraints.base import (
 )
 from tensorspec.constraints.known import Fixed
 from tensorspec.constraints.nonnegative import NonNegative
-from tensorspec.errors import ConstraintConflict, InvalidArgument
+from tensorspec.errors import InvalidArgument
 
 __all__ = ["Span"]
 

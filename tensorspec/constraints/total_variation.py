@@ -174,9 +174,7 @@ def _alternate(values: Array, first: Any, others: list[Any]) -> Array:
             moved.append(point - term(point))
             apart = jnp.maximum(apart, jnp.max(jnp.abs(moved[-1] - p)) / pace)
         # The momentum of a column starts anew where it leads up.
-        uphill = sum(
-            jnp.sum((p - new) * (new - old), axis=0) for p, new, old in zip(ahead, moved, dual, strict=True)
-        )
+        uphill = sum(jnp.sum((p - new) * (new - old), axis=0) for p, new, old in zip(ahead, moved, dual, strict=True))
         inertia = jnp.where(uphill > 0, 1.0, inertia)
         grown = 0.5 * (1 + jnp.sqrt(1 + 4 * jnp.square(inertia)))
         gain = (inertia - 1) / grown

@@ -75,9 +75,7 @@ def finish(
     value, _, squares = objective(gathered.model, Problem(problem.tensors, run.state.constraints), run.state.factors)
     fixed = {mode: rule.fixed_columns for mode, rule in problem.constraints.items()}
     numbered = isinstance(start, From) or any(
-        item.components is not None
-        for rule in problem.constraints.values()
-        for item in rule.members
+        item.components is not None for rule in problem.constraints.values() for item in rule.members
     )
     outcome = read_out(
         {mode: np.asarray(factor) for mode, factor in run.state.factors.items()},

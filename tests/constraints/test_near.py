@@ -98,8 +98,10 @@ def reference(noise=0.05):
     values = SPECTRA + noise * np.random.default_rng(3).standard_normal(SPECTRA.shape)
     coords = {"component": [1, 2], "energy": ENERGY}
     # In another order, and with a gap: aligned by coordinates.
-    return xr.DataArray(values, dims=("component", "energy"), coords=coords).isel(energy=slice(None, None, -1)).where(
-        lambda x: x.energy != x.energy[7]
+    return (
+        xr.DataArray(values, dims=("component", "energy"), coords=coords)
+        .isel(energy=slice(None, None, -1))
+        .where(lambda x: x.energy != x.energy[7])
     )
 
 

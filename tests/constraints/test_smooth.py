@@ -32,7 +32,9 @@ def operator(x):
     return np.array(rows)
 
 
-@pytest.mark.parametrize("x", [np.arange(12.0), UNEVEN, UNEVEN[::-1], 1e-9 * UNEVEN], ids=["even", "uneven", "falling", "m"])
+@pytest.mark.parametrize(
+    "x", [np.arange(12.0), UNEVEN, UNEVEN[::-1], 1e-9 * UNEVEN], ids=["even", "uneven", "falling", "m"]
+)
 def test_the_proximal_map_solves_the_normal_equations(x):
     values = np.random.default_rng(1).standard_normal((SIZE, 3))
     unit = np.mean(np.abs(np.diff(x))) ** 3
@@ -168,7 +170,9 @@ def test_smooth_spectra_are_found_in_noise_at_any_unit_of_the_data():
     assert miss(smooth, clean) < 0.8 * miss(plain, clean)
     for scale in (1e-6, 1e6):
         other = fit(noisy_image(scale)[0], model)
-        np.testing.assert_allclose(other.reconstruct().values, scale * smooth.reconstruct().values, rtol=0, atol=1e-6 * scale)
+        np.testing.assert_allclose(
+            other.reconstruct().values, scale * smooth.reconstruct().values, rtol=0, atol=1e-6 * scale
+        )
         assert other.objective == pytest.approx(smooth.objective, rel=1e-8)
     with_units = data.assign_coords(energy=data.energy / 1000)
     other = fit(with_units, ts.NMF(3, {"energy": ts.Smooth(3e5 / 1000**3)}))

@@ -165,9 +165,15 @@ def test_contradictions_are_refused_with_the_reason():
         ts.Fixed(known, components=[3]),
         match="mode 'energy_loss': Fixed gives entries of component 3 that Span can reach by chance only.*use Near",
     )
-    complaint(ts.Span(powers()), ts.Span(powers(), components=[1]), match="two Span constraints act on the same columns")
+    complaint(
+        ts.Span(powers()), ts.Span(powers(), components=[1]), match="two Span constraints act on the same columns"
+    )
     short = powers(ENERGY[3:])
-    complaint(ts.Span(short), match="no value at 3 of 101 points of the data, the first at energy_loss 400", error=ModeMismatch)
+    complaint(
+        ts.Span(short),
+        match="no value at 3 of 101 points of the data, the first at energy_loss 400",
+        error=ModeMismatch,
+    )
     complaint(ts.Span(POWERS[:5]), match="has 5 points a column, the mode 101", error=InvalidArgument)
     complaint(ts.Span(np.zeros((101, 2))), match=r"atom \[1, 2\] of the dictionary is zero", error=InvalidArgument)
     complaint(ts.Span(powers() * np.nan), match="holds NaN or infinite values", error=InvalidArgument)

@@ -59,9 +59,7 @@ def test_a_quadratic_penalty_keeps_its_strength_at_unit_norm(strength, nonnegati
 def test_rows_have_a_common_step_where_columns_are_tied():
     items = [ts.NonNegative(), ts.SumToOne("component"), ts.Smooth(2.0)]
     block = question(items, weighted=True)
-    _, value = optimum(
-        lambda a: cp.sum_squares(BEND @ a), lambda a: [a >= 0, cp.sum(a, axis=1) == 1], weighted=True
-    )
+    _, value = optimum(lambda a: cp.sum_squares(BEND @ a), lambda a: [a >= 0, cp.sum(a, axis=1) == 1], weighted=True)
     assert solved(block, ts.AOADMM(inner=3000))[1] == pytest.approx(value, rel=1e-7)
 
 

@@ -47,8 +47,8 @@ class OnAMap(ConstraintContract):
     """The mode is a map of 3 by 4 pixels, uneven along y."""
 
     def context(self):
-        return super().context()._replace(
-            shape=(3, 4), coordinates=(np.array([0.0, 0.5, 2.0]), None), units=("nm", None)
+        return (
+            super().context()._replace(shape=(3, 4), coordinates=(np.array([0.0, 0.5, 2.0]), None), units=("nm", None))
         )
 
 
