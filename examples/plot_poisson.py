@@ -18,8 +18,8 @@ data = phantom["data"]
 print("counts in an entry:", round(float(data.mean()), 3), " zeros:", f"{float((data == 0).mean()):.0%}")
 
 # %%
-# Three losses. ``Poisson()`` is the likelihood of counts; ``LeastSquares(scaling="poisson")`` weighs entries by one over
-# their expected variance, which is the first order of it.
+# Three losses. ``Poisson()`` is the likelihood of counts; ``LeastSquares(scaling="poisson")`` weighs entries by one
+# over their expected variance, which is the first order of it.
 
 losses = [ts.LeastSquares(), ts.LeastSquares(scaling="poisson"), ts.Poisson()]
 fits = [ts.fit(data, ts.NMF(3), loss=loss, restarts=2, seed=0) for loss in losses]
@@ -40,8 +40,8 @@ for loss, fit in zip(losses, fits, strict=True):
     print(f"{loss!s:32}", angles(fit.spectra().values, truth), "degrees")
 
 # %%
-# Least squares spends its components on the brightest line, where the noise is largest. The other two know how uncertain
-# a count is.
+# Least squares spends its components on the brightest line, where the noise is largest. The other two know how
+# uncertain a count is.
 
 fits[0].plot()
 
