@@ -4,6 +4,9 @@ from pathlib import Path
 
 import pytest
 
+# Linux lets a process have 65530 mappings, and every compiled program takes some of them.
+MAPPINGS = Path("/proc/self/maps")
+TOO_MANY = 25_000
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
@@ -13,3 +16,13 @@ def shared_data() -> Path:
     if not SHARED_DATA.is_dir():
         pytest.skip("real measurements (../shared/data) are not beside this checkout")
     return SHARED_DATA
+
+
+@pytest.fixture(autouse=True, scope="module")
+def few_compiled_programs():
+    """Forget compiled programs before there are so many that the process could not map another one."""
+    yield
+    if MAPPINGS.exists() and MAPPINGS.read_bytes().count(b"\n") > TOO_MANY:
+        import jax
+
+        jax.clear_caches()
