@@ -30,7 +30,7 @@ ROWS = [
     ("energy: Smooth(1e-3)", {ENERGY: ts.Smooth(1e-3)}),
     ("energy: Sparse(1)", {ENERGY: ts.Sparse(1.0)}),
     ("energy: Fixed(matrix)", {ENERGY: ts.Fixed(KNOWN)}),
-    ("energy: MinimumVolume(0.1)", {ENERGY: ts.MinimumVolume(0.1)}),
+    ("energy: MinimumVolume(300)", {ENERGY: ts.MinimumVolume(300)}),
 ]
 
 

@@ -200,7 +200,7 @@ class ModeConstraints(eqx.Module):
     @property
     def unheard(self) -> tuple[str, ...]:
         """Names of the members that offer none of the channels: only a solver made for them can take them."""
-        heard = (AbstractHardConstraint, AbstractPenalty, AbstractQuadraticPenalty)
+        heard = (AbstractHardConstraint, AbstractPenalty, AbstractQuadraticPenalty, AbstractMajorisedPenalty)
         return tuple(type(member).__name__ for member in self.members if not isinstance(member, heard))
 
     @property

@@ -56,10 +56,9 @@ def choose_solvers(
     0. the published soft orthogonality on a mode: a solver of its own there, single passes of HALS on the other mode;
     1. the solver asked for, where it can take the block;
     2. a loss that is not least squares (Poisson, beta), constraints that separate by entry: multiplicative updates;
-    3. such a loss with any other constraints that have a proximal map: AO-ADMM on the same bound;
-    4. no proximal map at all and no column held: the exact least-squares solution (AO-ADMM without splits);
-    5. every constraint separates by entry or column: HALS;
-    6. anything else that has a proximal map: AO-ADMM.
+    3. no proximal map at all and no column held: the exact least-squares solution (AO-ADMM without splits);
+    4. every constraint separates by entry or column: HALS;
+    5. anything else that has a proximal map: AO-ADMM.
 
     `divergences` names the modes of tensors whose loss is of the second kind.
 
