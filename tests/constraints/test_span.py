@@ -68,6 +68,7 @@ def project(values):
     return ts.Span(ATOMS).project(values)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("weighted", [False, True], ids=["complete", "weighted"])
 def test_the_minimum_by_an_independent_program(weighted):
     block = question([ts.Span(ATOMS, components=[2])], weighted)

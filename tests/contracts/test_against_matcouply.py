@@ -21,6 +21,8 @@ from tensorspec.constraints.simplex import Simplex
 seed, rng = fixtures.seed, fixtures.rng
 random_ragged_shapes, random_ragged_cmf = fixtures.random_ragged_shapes, fixtures.random_ragged_cmf
 
+pytestmark = pytest.mark.slow
+
 
 class Adapted(penalties.RowVectorPenalty):
     """One of our constraints as a penalty of matcouply; its feasibility penalty is one over our step."""
