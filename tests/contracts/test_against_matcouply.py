@@ -6,6 +6,7 @@ An adapter makes a constraint a penalty of theirs; the tests that follow are inh
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from matcouply import penalties
 from matcouply.testing import fixtures
 from matcouply.testing.admm_penalty import (
