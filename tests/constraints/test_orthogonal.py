@@ -12,6 +12,8 @@ from scipy.linalg import polar
 
 import tensorspec as ts
 
+pytestmark = pytest.mark.slow
+
 PROJECT = jax.jit(ts.Orthogonal().project)
 MATRICES = hnp.arrays(float, (6, 3), elements=st.floats(-50, 50, width=32))
 

@@ -16,6 +16,8 @@ from tensorspec.constraints.base import Context
 from tensorspec.constraints.compose import ModeConstraints, combine
 from tensorspec.constraints.shape import NonNegativeMonotone, NonNegativeUnimodal
 
+pytestmark = pytest.mark.slow
+
 SIZE = 9
 COLUMNS = hnp.arrays(float, (SIZE, 2), elements=st.floats(-100, 100, width=32))
 SHAPES = {

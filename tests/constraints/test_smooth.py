@@ -14,6 +14,8 @@ from tensorspec.errors import InvalidData
 
 from .problems import SIZE, context, fit, optimum, question, solved
 
+pytestmark = pytest.mark.slow
+
 UNEVEN = np.cumsum(np.random.default_rng(0).uniform(0.3, 2.0, SIZE))
 
 
@@ -49,7 +51,6 @@ def test_the_proximal_map_solves_the_normal_equations(x):
         assert float(item.value(values)) == pytest.approx(0.5 * strength * energy, rel=1e-10)
 
 
-@pytest.mark.slow
 def test_a_strong_penalty_is_the_regression_line_however_many_points():
     rng = np.random.default_rng(2)
     for count in (60, 400):
@@ -78,7 +79,6 @@ def test_free_ends():
     np.testing.assert_allclose(item.prox(plane, 1.0), plane, atol=1e-11)
 
 
-@pytest.mark.slow
 def test_the_value_does_not_depend_on_the_step():
     def function(x):
         return np.sin(3 * x) + x**3

@@ -15,6 +15,8 @@ from tensorspec.errors import ConstraintConflict, InvalidArgument, ModeMismatch
 
 from .problems import SIZE, angles, context, fit, optimum, question, rules, solved
 
+pytestmark = pytest.mark.slow
+
 ENERGY = np.linspace(400.0, 900.0, 101)
 POWERS = ENERGY[:, None] ** -np.arange(2.0, 6.0)
 ATOMS = np.random.default_rng(0).random((SIZE, 4))
@@ -68,7 +70,6 @@ def project(values):
     return ts.Span(ATOMS).project(values)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("weighted", [False, True], ids=["complete", "weighted"])
 def test_the_minimum_by_an_independent_program(weighted):
     block = question([ts.Span(ATOMS, components=[2])], weighted)

@@ -12,6 +12,8 @@ from tensorspec.solvers.base import Block, block_value
 
 from .problems import DESIGN, RANK, SIZE, optimum, question, rules, solved
 
+pytestmark = pytest.mark.slow
+
 BEND = np.diff(np.eye(SIZE), 2, axis=0)
 
 
@@ -63,7 +65,6 @@ def test_rows_have_a_common_step_where_columns_are_tied():
     assert solved(block, ts.AOADMM(inner=3000))[1] == pytest.approx(value, rel=1e-7)
 
 
-@pytest.mark.slow
 def test_a_column_that_its_cone_leaves_nothing_of_stays_in_the_cone():
     atoms = np.random.default_rng(0).random((SIZE, 3))
     block = on_sphere(question([ts.Span(atoms)]))

@@ -13,6 +13,8 @@ import tensorspec as ts
 
 from .problems import RANK, SIZE, context, fit, optimum, question, rules, solved
 
+pytestmark = pytest.mark.slow
+
 
 def taut_string(values, size):
     """The direct algorithm of Condat (doi:10.1109/LSP.2013.2278339), point by point."""
@@ -218,7 +220,6 @@ def test_known_entries_do_not_follow():
     assert rules([ts.Near(known, 1.0), ts.TotalVariation(1.0)]).splits == 2
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("weighted", [False, True], ids=["complete", "weighted"])
 def test_the_minimum_by_an_independent_program(weighted):
     block = question([ts.NonNegative(), ts.TotalVariation(3.0)], weighted)
@@ -238,7 +239,6 @@ def phases(scale=1.0):
     return xr.DataArray(scale * data, dims=("y", "x", "energy")), scale * clean
 
 
-@pytest.mark.slow
 def test_phases_are_found_in_noise_at_any_unit_of_the_data():
     data, clean = phases()
 

@@ -15,6 +15,8 @@ from tensorspec.fit.gather import gather
 from tensorspec.solvers.base import Block
 from tensorspec.solvers.sweep import init_state, run_chunk
 
+pytestmark = pytest.mark.slow
+
 ENERGY = np.linspace(0, 1, 40)
 SPECTRA = np.stack([np.exp(-0.5 * ((ENERGY - centre) / 0.15) ** 2) + 0.3 for centre in (0.2, 0.5, 0.8)])
 ABUNDANCES = [ts.NonNegative(), ts.SumToOne("component")]
