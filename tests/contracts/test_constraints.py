@@ -6,6 +6,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 import xarray as xr
 
 import tensorspec as ts
@@ -56,11 +57,13 @@ class OnAMap(ConstraintContract):
         )
 
 
+@pytest.mark.slow
 class TestSmoothMap(OnAMap):
     def make(self):
         return ts.Smooth(0.2)
 
 
+@pytest.mark.slow
 class TestTotalVariationMap(OnAMap):
     # Its maps along the two axes alternate until they agree within 1e-9 of the largest entry.
     tolerance = 1e-7
@@ -83,11 +86,13 @@ class TestSpan(ConstraintContract):
         return ts.Span(np.random.default_rng(2).random((self.size, 4)))
 
 
+@pytest.mark.slow
 class TestSpanOfBothSigns(ConstraintContract):
     def make(self):
         return ts.Span(np.random.default_rng(2).standard_normal((self.size, 4)), nonnegative=False)
 
 
+@pytest.mark.slow
 class TestSpanOfPowers(ConstraintContract):
     def make(self):
         return ts.Span(np.linspace(400.0, 900.0, self.size)[:, None] ** -np.arange(2.0, 6.0))

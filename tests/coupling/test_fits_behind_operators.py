@@ -91,6 +91,7 @@ def _bin(values):
     return values.reshape(6, 2, 8, 2).mean(axis=(1, 3))
 
 
+@pytest.mark.slow
 def test_both_solvers_end_at_the_same_place_with_entries_missing():
     mask = xr.DataArray(RNG.random(EDX.shape) > 0.3, dims=EDX.dims)
     data = {"eels": EELS + 0.02 * RNG.random(EELS.shape), "edx": EDX + 0.02 * RNG.random(EDX.shape)}

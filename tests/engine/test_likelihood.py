@@ -13,6 +13,8 @@ from tensorspec.solvers.base import Block, block_value
 from . import reference
 from .runs import RANK, SIZES, planted, prepared, random_factors, sweeps
 
+pytestmark = pytest.mark.slow
+
 RNG = np.random.default_rng(21)
 NN, Sparse, Soft = ts.NonNegative, ts.Sparse, ts.SoftOrthogonal
 COUNTS = {"attrs": {"noise": ts.NoiseModel().to_attrs()}}

@@ -7,6 +7,8 @@ import xarray as xr
 import tensorspec as ts
 from tensorspec.solvers import loop
 
+pytestmark = pytest.mark.slow
+
 ALPHA, CUT_OFF = 1.0, 0.01
 
 
@@ -56,7 +58,6 @@ def test_it_finds_the_number_of_components():
     assert all(finds_three("edx", 500, range(1), 2, within=7))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "counts", "within"), [("edx", 500, 7), ("edx", 5000, 7), ("eels", 5000, 90)])
 def test_it_finds_the_number_of_components_in_24_fits(kind, counts, within):
     """On a common background (EELS) the count is right while the spectra stay mixed, so no angle is asked for."""

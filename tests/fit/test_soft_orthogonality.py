@@ -6,6 +6,8 @@ import xarray as xr
 
 import tensorspec as ts
 
+pytestmark = pytest.mark.slow
+
 RNG = np.random.default_rng(0)
 COUNTS = xr.DataArray(RNG.poisson(200 * RNG.dirichlet([0.3] * 3, 60) @ RNG.dirichlet([0.3] * 20, 3)), dims=("x", "e"))
 
@@ -43,7 +45,6 @@ def test_the_automatic_penalty_is_better_than_the_published_rule_at_its_best():
     assert degrees(phantom, restarts=1) > 12
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "counts", "most", "plain"), [("eels", 500, 2.6, 12), ("eels", 5000, 1.0, 12)])
 def test_the_automatic_penalty_over_three_seeds(kind, counts, most, plain):
     phantoms = [ts.phantoms.discs(kind, counts=counts, seed=seed) for seed in range(3)]
@@ -56,7 +57,6 @@ def test_the_automatic_penalty_over_three_seeds(kind, counts, most, plain):
 OVERLAPS = {0.07: {}, 0.16: {"matrix_floor": 0.3}, 0.23: {"blur": 4.0}, 0.30: {"blur": 4.0, "matrix_floor": 0.3}}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("true", OVERLAPS)
 def test_maps_that_overlap_are_pulled_apart_and_the_fit_says_so(true):
     """On spectra that are well separated the prior costs angle as soon as the maps overlap."""
