@@ -49,6 +49,7 @@ from .losses.likelihood import Beta as Beta
 from .losses.likelihood import Poisson as Poisson
 from .models.cp import CP as CP
 from .models.cp import NMF as NMF
+from .models.tucker import Tucker as Tucker
 from .noise import NoiseModel as NoiseModel
 from .noise import estimate_noise as estimate_noise
 from .noise import poisson_scale as poisson_scale
@@ -58,6 +59,7 @@ from .solvers.hals import HALS as HALS
 from .solvers.multiplicative import Multiplicative as Multiplicative
 from .solvers.status import Status as Status
 from .starts.given import From as From
+from .starts.hosvd import HOSVD as HOSVD
 from .starts.nndsvd import NNDSVD as NNDSVD
 from .starts.random import Random as Random
 

@@ -50,7 +50,7 @@ def take(fit: Fit, indices: Sequence[int]) -> Fit:
         return array.isel(component=list(indices)).assign_coords(component=np.arange(1, len(indices) + 1))
 
     factors = {mode: chosen(factor) for mode, factor in fit.factors.items()}
-    return dataclasses.replace(fit, factors=factors, views=map_views(fit, chosen), weights=chosen(fit.weights))
+    return dataclasses.replace(fit, factors=factors, views=map_views(fit, chosen), weights=chosen(fit.all_strengths()))
 
 
 def map_views(fit: Fit, change: Callable[[xr.DataArray], xr.DataArray]) -> dict[str, dict[str, xr.DataArray]]:
@@ -72,7 +72,7 @@ def relabel(fit: Fit, labels: Mapping[int | str, str]) -> Fit:
     coord = {"label": ("component", np.array(new, dtype=str))}
     factors = {mode: factor.assign_coords(coord) for mode, factor in fit.factors.items()}
     views = map_views(fit, lambda view: view.assign_coords(coord))
-    return dataclasses.replace(fit, factors=factors, views=views, weights=fit.weights.assign_coords(coord))
+    return dataclasses.replace(fit, factors=factors, views=views, weights=fit.all_strengths().assign_coords(coord))
 
 
 def merge(fit: Fit, components: Sequence[int | str]) -> Fit:
@@ -105,7 +105,7 @@ def merge(fit: Fit, components: Sequence[int | str]) -> Fit:
         name: {mode: _replaced(result.views[name][mode], at, view[indices], shares[mode]) for mode, view in own.items()}
         for name, own in fit.views.items()
     }
-    weights = result.weights.copy(deep=True)
+    weights = result.all_strengths().copy(deep=True)
     for name, record in fit.tensors.items():
         own = views.get(name, {})
         sums = {mode: float(np.nansum(view.values[at])) for mode, view in own.items()}

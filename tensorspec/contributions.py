@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
+from tensorspec import cores
 from tensorspec.errors import InvalidArgument, InvalidData, UnknownMode, suggest
 from tensorspec.modes import ModeLabels, from_arrays
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = [
     "alive",
     "cancels",
+    "compression",
     "marginal",
     "measured",
     "model_block",
@@ -32,7 +34,7 @@ CANCELLATION = 0.5  # of the sum of magnitudes
 
 def alive(fit: Fit) -> list[int]:
     """Return the numbers, from 1, of the components that any tensor shows with a strength other than zero."""
-    shown = np.abs(np.atleast_2d(fit.weights.values)) > 0
+    shown = np.abs(np.stack([fit.strengths(name).values for name in fit.tensors])) > 0
     return [int(index) + 1 for index in np.flatnonzero(shown.any(axis=0))]
 
 
@@ -63,10 +65,28 @@ def marginal(fit: Fit, name: str, mode: str, what: str) -> xr.DataArray:
         known = f"tensor {name!r} has modes {list(record.modes)}"
         raise UnknownMode(f"no mode {mode!r}; {known}.{suggest(mode, record.modes)}")
     others = [other for other in record.modes if other != mode]
-    amplitude = _product(fit, name, others, power=1)
+    if name in fit.cores:
+        amplitude = cores.slice_amounts(fit, name, mode)
+    else:
+        amplitude = _product(fit, name, others, power=1)
     factor = fit.seen(name, mode)
     values = (_rows(factor) * amplitude[:, np.newaxis]).reshape(factor.shape)
     return _described(factor.copy(data=values), what, "signal summed over " + " and ".join(others), record.unit)
+
+
+def compression(fit: Fit) -> float:
+    """Return the number of entries of the data over that of the factors, strengths and cores.
+
+    Examples
+    --------
+    >>> from tensorspec.assemble import assemble
+    >>> data = {"data": xr.DataArray(np.ones((4, 6)), dims=("x", "energy_loss"))}
+    >>> compression(assemble(data, {"pixel": np.ones((4, 1)), "energy_loss": np.ones((6, 1))}))
+    2.1818181818181817
+    """
+    held = sum(factor.size for factor in fit.factors.values()) + sum(core.size for core in fit.cores.values())
+    held += 0 if fit.weights is None else fit.weights.size
+    return sum(int(np.prod(record.shape)) for record in fit.tensors.values()) / held
 
 
 def totals(fit: Fit, name: str) -> xr.DataArray:
@@ -97,7 +117,9 @@ def cancels(factor: xr.DataArray) -> np.ndarray:
 def reconstruct(fit: Fit, name: str) -> xr.DataArray:
     """Return the model of a tensor, with the dimensions, order and coordinates of the data, in their units."""
     record = fit.tensors[name]
-    modes = {mode: _labels(fit.seen(name, mode), mode) for mode in record.modes}
+    modes = {
+        mode: _labels(fit.seen(name, mode), mode) if mode in fit.factors else fit.modes[mode] for mode in record.modes
+    }
     order = [dim for mode in modes.values() for dim in mode.dims]
     values = model_block(fit, name).transpose([record.dims.index(dim) for dim in order])
     values = values.reshape([mode.size for mode in modes.values()])
@@ -124,6 +146,9 @@ def model_block(fit: Fit, name: str, region: Mapping[str, slice] | None = None) 
         The part, by dimension; by default the whole.
     """
     record = fit.tensors[name]
+    if name in fit.cores:
+        values, dims = cores.model_region(fit, name, dict(region or {}))
+        return values.transpose([dims.index(dim) for dim in record.dims])
     factors = [fit.seen(name, mode).isel(region or {}, missing_dims="ignore") for mode in record.modes]
     order = [dim for factor in factors for dim in factor.dims[1:]]
     rows = [_rows(factor) for factor in factors]

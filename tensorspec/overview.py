@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tensorspec.cores import shares_of_entries
+
 if TYPE_CHECKING:
     from tensorspec.solution import Fit
 
-__all__ = ["as_html", "as_text", "component_table", "percent", "tensor_table"]
+__all__ = ["as_html", "as_text", "component_table", "count_components", "percent", "tensor_table"]
 
 
 def as_text(fit: Fit) -> str:
@@ -58,6 +60,8 @@ def tensor_table(fit: Fit) -> list[list[str]]:
 
 def component_table(fit: Fit) -> list[list[str]]:
     """Return the rows of the table of components, titles first: number, label, share of each tensor's signal."""
+    if fit.cores:
+        return _core_table(fit)
     shares = {name: fit.shares(name) for name in fit.tensors}
     single, labelled = len(shares) == 1, any(fit.labels)
     titles = [f"share of {share.attrs['of']}" + ("" if single else f", {name}") for name, share in shares.items()]
@@ -66,6 +70,30 @@ def component_table(fit: Fit) -> list[list[str]]:
         figures = [percent(float(share[index]), digits=1) for share in shares.values()]
         rows.append([str(index + 1), *([label] if labelled else []), *figures])
     return rows
+
+
+def _core_table(fit: Fit) -> list[list[str]]:
+    """Return the rows of the components of every mode: their number, and their share of each tensor that has it."""
+    shares = {name: shares_of_entries(fit, name) for name in fit.tensors}
+    single = len(shares) == 1
+    titles = [f"share of {of}" + ("" if single else f", {name}") for name, (_, of) in shares.items()]
+    rows = [["mode", "component", *titles]]
+    for mode, rank in fit.ranks.items():
+        for index in range(rank):
+            figures = []
+            for name, (share, _) in shares.items():
+                modes = fit.tensors[name].modes
+                own = share.take(index, axis=modes.index(mode)).sum() if mode in modes else float("nan")
+                figures.append(percent(float(own), digits=1))
+            rows.append([mode, str(index + 1), *figures])
+    return rows
+
+
+def count_components(fit: Fit) -> str:
+    """Return how many components a fit has, in words; of a model with a core, in every mode."""
+    if fit.cores:
+        return " x ".join(f"{rank} {mode}" for mode, rank in fit.ranks.items()) + " components"
+    return f"{fit.rank} component{'s' * (fit.rank != 1)}"
 
 
 def percent(share: float, digits: int) -> str:
@@ -86,8 +114,8 @@ def percent(share: float, digits: int) -> str:
 
 def _headline(fit: Fit) -> str:
     solver = f"{fit.solver}, " if fit.solver else ""
-    dead = "" if len(fit.alive) == fit.rank else f" ({len(fit.alive)} alive)"
-    return f"{fit.rank} component{'s' * (fit.rank != 1)}{dead}, {solver}{fit.status.short} after {fit.sweeps} sweeps"
+    dead = "" if fit.cores or len(fit.alive) == fit.rank else f" ({len(fit.alive)} alive)"
+    return f"{count_components(fit)}{dead}, {solver}{fit.status.short} after {fit.sweeps} sweeps"
 
 
 def _advice(fit: Fit) -> list[str]:

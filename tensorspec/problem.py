@@ -43,6 +43,9 @@ class Tensor(eqx.Module):
         Which components the tensor has; None for all.
     operators
         For each axis the operator through which the tensor sees the factor (of coupling/operators.py), or None.
+    core
+        Name of the factor that says which components of the modes meet, and how strongly; None where component k of
+        one mode meets component k of the others.  A mode may then be left whole: it has no factor.
     """
 
     modes: tuple[str, ...] = eqx.field(static=True)
@@ -55,18 +58,33 @@ class Tensor(eqx.Module):
     loss: AbstractLoss | None = None
     seen: tuple[bool, ...] | None = eqx.field(static=True, default=None)
     operators: tuple[Any, ...] | None = None
+    core: str | None = eqx.field(static=True, default=None)
+
+    @property
+    def depends_on(self) -> tuple[str, ...]:
+        """Names of the factors that its model may depend on: its modes, and its core."""
+        return self.modes if self.core is None else (*self.modes, self.core)
 
     def operator(self, mode: str) -> Any:
         """Return the operator that stands before the factor of a mode, or None."""
-        return None if self.operators is None else self.operators[self.modes.index(mode)]
+        return None if self.operators is None or mode == self.core else self.operators[self.modes.index(mode)]
 
     def own(self, factors: Factors) -> list[Float[Array, "size rank"]]:
         """Return the factors of its modes as it sees them, in order; components that it does not have are zero."""
+        found = self.own_or_whole(factors)
+        assert all(factor is not None for factor in found)
+        return [factor for factor in found if factor is not None]
+
+    def own_or_whole(self, factors: Factors) -> list[Float[Array, "size rank"] | None]:
+        """Return the factors of its modes as it sees them, in order; None for a mode that is left whole."""
         through = self.operators or (None,) * len(self.modes)
-        found = [factors[m] if op is None else op.apply(factors[m]) for m, op in zip(self.modes, through, strict=True)]
+        found = [
+            None if m not in factors else factors[m] if op is None else op.apply(factors[m])
+            for m, op in zip(self.modes, through, strict=True)
+        ]
         if self.seen is None:
             return found
-        return [factor * jnp.asarray(self.seen, factor.dtype) for factor in found]
+        return [None if factor is None else factor * jnp.asarray(self.seen, factor.dtype) for factor in found]
 
 
 class Problem(eqx.Module):
@@ -81,6 +99,6 @@ class Problem(eqx.Module):
         """Half the weighted sum of squares of all data: the objective of an empty model, or what stands for it."""
         return 0.5 * sum((t.weight * t.square_norm for t in self.tensors), start=jnp.zeros((), jnp.float64))
 
-    def containing(self, mode: str) -> tuple[int, ...]:
-        """Return the indices of the tensors that have a mode."""
-        return tuple(k for k, tensor in enumerate(self.tensors) if mode in tensor.modes)
+    def containing(self, name: str) -> tuple[int, ...]:
+        """Return the indices of the tensors whose model depends on a factor: that of a mode, or a core."""
+        return tuple(k for k, tensor in enumerate(self.tensors) if name in tensor.depends_on)

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 
 from tensorspec.diagnose.residuals import describe
 from tensorspec.errors import MissingDependency, MissingFile
-from tensorspec.overview import component_table, percent
+from tensorspec.overview import component_table, count_components, percent
 from tensorspec.plot import COLOURS, plot_components, plot_history, plot_residual
 from tensorspec.recipe import constructor_repr, to_recipe
 
@@ -77,7 +77,7 @@ def _contents(fit: Fit) -> dict[str, Any]:
     held = [name for name in fit.tensors if fit.data is not None or name in fit.summaries]
     summaries = {name: fit.residual_summary(name) for name in held}
     table = component_table(fit)
-    count = f"{fit.rank} component" + ("" if fit.rank == 1 else "s")
+    count = count_components(fit)
     titles = {name: str(record.attrs.get("title") or "") for name, record in fit.tensors.items()}
     return {
         "title": next(filter(None, titles.values()), None) or "Fit of " + ", ".join(fit.tensors),
@@ -91,7 +91,7 @@ def _contents(fit: Fit) -> dict[str, Any]:
         },
         "components": table,
         "right": [column for column, title in enumerate(table[0]) if title.startswith("share")],
-        "colours": [COLOURS[index % len(COLOURS)] for index in range(fit.rank)],
+        "colours": [COLOURS[index % len(COLOURS)] for rank in _groups(fit) for index in range(rank)],
         "missing": any(bool(factor.isnull().any()) for factor in fit.factors.values()),
         "residuals": {name: describe(summary) for name, summary in summaries.items()},
         "tensors": [
@@ -124,7 +124,8 @@ def _contents(fit: Fit) -> dict[str, Any]:
 
 def _facts(fit: Fit) -> Iterator[tuple[str, str]]:
     """Yield the few figures that stand at the top."""
-    yield str(fit.rank), "component" if fit.rank == 1 else "components"
+    number, _, what = count_components(fit).rpartition(" ")
+    yield number, what
     yield fit.status.short, f"after {fit.sweeps} sweeps"
     for name, record in fit.tensors.items():
         if np.isfinite(record.explained):
@@ -133,6 +134,11 @@ def _facts(fit: Fit) -> Iterator[tuple[str, str]]:
         yield fit.solver, "solver"
     if "wall_seconds" in fit.provenance:
         yield f"{fit.provenance['wall_seconds']:.3g} s", "wall time"
+
+
+def _groups(fit: Fit) -> list[int]:
+    """Return how many components are counted together: those of all modes, or of each where the model has a core."""
+    return list(fit.ranks.values()) if fit.cores else [fit.rank]
 
 
 def _notes(fit: Fit) -> Iterator[str]:

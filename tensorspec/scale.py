@@ -41,6 +41,8 @@ class Normalisation:
     free
         Whether moving scale changes no penalty, neither itself nor through a norm that it would disturb, so that a step
         may ignore the norm and move the scale afterwards.
+    spread
+        For a core among the modes that take part, which column of this mode each of its columns belongs to.
     """
 
     modes: tuple[str, ...]
@@ -48,6 +50,7 @@ class Normalisation:
     columns: tuple[bool, ...]
     exponents: tuple[tuple[str, int], ...]
     free: bool
+    spread: tuple[tuple[str, tuple[int, ...]], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -97,8 +100,10 @@ class ScalePlan:
             alive = norms > 0
             factor = jnp.where(chosen, jnp.where(alive, norms, 0.0), 1.0)
             inverse = jnp.where(chosen & alive, 1 / jnp.where(alive, norms, 1.0), 1.0)
+            spread = dict(item.spread)
             for mode, power in item.exponents:
                 scale = factor if power > 0 else inverse
+                scale = scale[jnp.asarray(spread[mode])] if mode in spread else scale
                 result[mode] = result[mode] * (scale ** abs(power)).astype(result[mode].dtype)
             for mode in item.modes:
                 result[mode] = jnp.where(chosen & ~alive, previous[mode], result[mode])

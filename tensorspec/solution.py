@@ -11,9 +11,11 @@ import xarray as xr
 
 from tensorspec import components as components_of
 from tensorspec import contributions
+from tensorspec import cores as core_of
 from tensorspec.errors import InvalidArgument, UnknownName, suggest
 from tensorspec.modes import ModeLabels
 from tensorspec.solvers.status import Status
+from tensorspec.tensor_record import TensorRecord
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,60 +29,22 @@ _Result = TypeVar("_Result")
 MAP_MODE = "pixel"
 
 
-@dataclass(frozen=True, eq=False)
-class TensorRecord:
-    """What a fit remembers of one tensor.
-
-    Attributes
-    ----------
-    dims : tuple of str
-        Dimensions in the order in which the data had them.
-    modes : tuple of str
-        The modes that they make, in order.
-    shape : tuple of int
-        Sizes of `dims`.
-    attrs : dict
-        Attributes of the data: title, units, signal type, beam energy, history of preparation.
-    unit : str
-        Unit of the values, for instance ``"counts"``; empty where it is not known.
-    explained : float
-        Share of the data that the model explains, in the metric of the loss; NaN where it is not known.
-    noise_variance : float or None
-        Mean variance of the noise of one entry, in `unit` squared.
-    data_weight : float
-        Weight of this tensor among the others.
-    rms : float
-        Root mean square of the valid entries, in `unit`.
-    loss : str
-        The loss, as the call that makes it.
-    """
-
-    dims: tuple[str, ...]
-    modes: tuple[str, ...]
-    shape: tuple[int, ...]
-    attrs: dict[str, Any] = field(default_factory=dict)
-    unit: str = ""
-    explained: float = float("nan")
-    noise_variance: float | None = None
-    data_weight: float = 1.0
-    rms: float = 1.0
-    loss: str = "LeastSquares()"
-
-
 @dataclass(frozen=True, eq=False, repr=False)
 class Fit:
     """Factors, strengths and history of a fitted model; nothing in it is ever changed in place.
 
     The model of tensor ``k`` is ``sum over r of weights[k, r] * product over its modes m of factors[m][r]``, in the
-    units of the data.  Components are counted from 1.
+    units of the data.  Components are counted from 1.  Where the model has cores (`Tucker`) there are no `weights`:
+    components belong to a mode, and the core of a tensor says how strongly those of its modes meet.
 
     Attributes
     ----------
     factors : mapping of str to DataArray
         For each mode a DataArray with dimensions ``(component, *the mode's own)``.  Columns have unit norm, except
         where a constraint fixes their scale.  Entries that were never measured are NaN.
-    weights : DataArray
+    weights : DataArray or None
         Strengths in the units of the data, dimensions ``(component,)`` for one tensor, else ``(tensor, component)``.
+        None where there are cores.
     tensors : mapping of str to TensorRecord
         What is known of each tensor fitted.
     modes : mapping of str to ModeLabels
@@ -109,6 +73,9 @@ class Fit:
         For each tensor the factors that it sees through an operator, by mode, on its own points.
     summaries : mapping of str to Dataset
         Residual summaries read from a file (see `residual_summary`).
+    cores : mapping of str to DataArray
+        For each tensor of a model with cores, its core in the units of the data: a dimension ``<mode>_component`` for
+        every mode that has components, the own dimensions of the others; ``component`` alone where it is diagonal.
 
     Examples
     --------
@@ -126,7 +93,7 @@ class Fit:
     """
 
     factors: Mapping[str, xr.DataArray]
-    weights: xr.DataArray
+    weights: xr.DataArray | None
     tensors: Mapping[str, TensorRecord]
     modes: Mapping[str, ModeLabels]
     model: Any
@@ -144,11 +111,39 @@ class Fit:
     masks: Mapping[str, xr.DataArray] = field(default_factory=dict)
     views: Mapping[str, Mapping[str, xr.DataArray]] = field(default_factory=dict)
     summaries: Mapping[str, xr.Dataset] = field(default_factory=dict)
+    cores: Mapping[str, xr.DataArray] = field(default_factory=dict)
 
     @property
     def rank(self) -> int:
-        """Number of components."""
-        return self.weights.sizes["component"]
+        """Number of components, the same in every mode; `InvalidArgument` where the model has a core (see `ranks`)."""
+        return int(self.all_strengths().sizes["component"])
+
+    @property
+    def ranks(self) -> dict[str, int]:
+        """Number of components of each mode that has any."""
+        return {mode: int(factor.sizes["component"]) for mode, factor in self.factors.items()}
+
+    @property
+    def core(self) -> xr.DataArray | Mapping[str, xr.DataArray]:
+        """The core of a model that has one: a DataArray, or a mapping by tensor."""
+        if not self.cores:
+            raise InvalidArgument("this fit has no core: component k of one mode meets component k of the others")
+        return next(iter(self.cores.values())) if len(self.tensors) == 1 else self.cores
+
+    @property
+    def compression(self) -> float:
+        """How many numbers of the data stand behind each number of the model: factors, strengths and cores."""
+        return contributions.compression(self)
+
+    def interactions(self, name: str | None = None, most: int = 20) -> Any:
+        """Return the strongest entries of the core, as a table (`most` of them): which components meet, how strongly.
+
+        Returns
+        -------
+        table : Dataset, dimension ``entry``, or a mapping by tensor
+            See `tensorspec.cores.interactions`; ``table.to_dataframe()`` shows it as a table.
+        """
+        return self._each(name, lambda key: core_of.interactions(self, key, most))
 
     @property
     def converged(self) -> bool:
@@ -171,7 +166,7 @@ class Fit:
     @property
     def labels(self) -> list[str]:
         """Labels of the components, empty where none was given."""
-        coord = self.weights.coords.get("label")
+        coord = self.all_strengths().coords.get("label")
         return [""] * self.rank if coord is None else [str(label) for label in coord.values]
 
     def map_mode(self, name: str | None = None) -> str:
@@ -182,7 +177,8 @@ class Fit:
     def signal_mode(self, name: str | None = None) -> str:
         """Return the mode that spectra live on: the last of the tensor that is not the map mode."""
         name = self._tensor(name)
-        return [mode for mode in self.tensors[name].modes if mode != self.map_mode(name)][-1]
+        others = [mode for mode in self.tensors[name].modes if mode != self.map_mode(name)]
+        return next((mode for mode in reversed(others) if mode in self.factors), others[-1])
 
     def maps(self, name: str | None = None) -> Any:
         """Return the signal of every component at every pixel, summed over all other modes.
@@ -361,19 +357,30 @@ class Fit:
         return self._each(name, lambda key: to_hyperspy(self, key))
 
     def to_tensorly(self, name: str | None = None) -> Any:
-        """Return a tensorly ``CPTensor``: weights, and for each mode of the tensor a factor of shape (size, rank)."""
+        """Return a tensorly ``CPTensor``, weights and a factor (size, rank) a mode; with a core a ``TuckerTensor``."""
         from tensorspec.io.tensorly import to_tensorly
 
         return self._each(name, lambda key: to_tensorly(self, key))
 
     def seen(self, name: str, mode: str) -> xr.DataArray:
         """Return the factor of a mode as a tensor sees it: ``factors[mode]``, unless there is an operator between."""
-        return self.views.get(name, {}).get(mode, self.factors[mode])
+        seen = self.views.get(name, {}).get(mode)
+        return self.factors[mode] if seen is None else seen
 
     def strengths(self, name: str | None = None) -> xr.DataArray:
         """Return the row of `weights` that belongs to one tensor, dimension ``component``."""
         name = self._tensor(name)
-        return self.weights.sel(tensor=name, drop=True) if "tensor" in self.weights.dims else self.weights
+        weights = self.all_strengths()
+        return weights.sel(tensor=name, drop=True) if "tensor" in weights.dims else weights
+
+    def all_strengths(self) -> xr.DataArray:
+        """Return `weights`, or refuse where there are cores in their place."""
+        if self.weights is None:
+            raise InvalidArgument(
+                f"this fit has a core, and its components belong to a mode, {self.ranks}; use fit.core, fit.ranks, "
+                "fit.maps(), fit.spectra() or fit.interactions()"
+            )
+        return self.weights
 
     def __repr__(self) -> str:
         from tensorspec.overview import as_text

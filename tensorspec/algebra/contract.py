@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Num
 
-__all__ = ["cross_gram", "gram", "mttkrp", "reconstruct", "squared_residual", "weighted_gram"]
+__all__ = ["cross_gram", "gram", "mttkrp", "reconstruct", "squared_residual", "squares_left", "weighted_gram"]
 
 # XLA folds a transpose into the product and then walks memory against its grain (a sweep of 77 ms instead of 8);
 # the barriers keep the operands as they are laid out here.  The highest precision keeps TF32 out on GPUs.
@@ -140,19 +140,41 @@ def squared_residual(
 
     Blocks of a tensor with dense weights hold weight times value (zero where the weight is zero).
     """
-    total, start = jnp.zeros((), jnp.float64), 0
-    dtype = factors[0].dtype
     # In the data's own units: a scale rounded to float32 would bias all entries the same way.
-    first = (factors[0].astype(jnp.float64) / scale).astype(dtype)
-    # As matrices, row sums first: so the compiler makes one parallel loop of it and the model is never in memory.
-    others = khatri_rao(factors[1:]).T
-    along = [jnp.ones(len(f), jnp.float64) if u is None else u for f, u in zip(factors, rows, strict=True)]
+    first = (factors[0].astype(jnp.float64) / scale).astype(factors[0].dtype)
+    square = squares_left(blocks, first, khatri_rao(factors[1:]).T, rows, weights)
+    return square * jnp.square(scale)
+
+
+def squares_left(
+    blocks: Sequence[Num[Array, "..."]],
+    first: Float[Array, "size rank"] | None,
+    others: Float[Array, "rank product"],
+    rows: Sequence[Float[Array, " size"] | None],
+    weights: Sequence[Num[Array, "..."]] | None,
+) -> Float[Array, ""]:
+    """Return the weighted sum of squares of a tensor minus a product of two matrices, summed in float64.
+
+    As matrices, row sums first: so the compiler makes one parallel loop of it and the model is never in memory.
+
+    Parameters
+    ----------
+    blocks
+        The tensor, cut along its first axis; with dense weights, weight times value.
+    first, others
+        The model, unfolded along the first axis, in units of the data: a product, or without a first the second alone.
+    rows, weights
+        Entry weights, as a product of vectors or as an array cut as the tensor is.
+    """
+    total, start, dtype = jnp.zeros((), jnp.float64), 0, others.dtype
+    shape = (len(others if first is None else first), *blocks[0].shape[1:])
+    along = [jnp.ones(n, jnp.float64) if u is None else u for n, u in zip(shape, rows, strict=True)]
     columns = None
     if any(row is not None for row in rows[1:]):
         columns = khatri_rao([row.astype(jnp.float64)[:, None] for row in along[1:]])[:, 0]
     for index, block in enumerate(blocks):
         stop = start + block.shape[0]
-        model = jnp.matmul(first[start:stop], others, precision=_EXACT)
+        model = others[start:stop] if first is None else jnp.matmul(first[start:stop], others, precision=_EXACT)
         data = block.reshape(block.shape[0], -1).astype(dtype)
         if weights is None:
             square = jnp.square((data - model).astype(jnp.float64))
@@ -164,4 +186,4 @@ def squared_residual(
             square = square * columns
         total = total + jnp.sum(square.sum(axis=1) * along[0][start:stop].astype(jnp.float64))
         start = stop
-    return total * jnp.square(scale)
+    return total

@@ -93,7 +93,7 @@ def _describe(path: Path, fit: Any) -> dict[str, Any]:
         "file": str(path),
         "fit": {
             "model": repr(fit.model),
-            "rank": fit.rank,
+            "rank": dict(fit.ranks) if fit.cores else fit.rank,
             "status": fit.status.name,
             "sweeps": fit.sweeps,
             "objective": fit.objective,
@@ -101,7 +101,7 @@ def _describe(path: Path, fit: Any) -> dict[str, Any]:
                 name: {"dims": list(record.dims), "shape": list(record.shape), "explained": record.explained}
                 for name, record in fit.tensors.items()
             },
-            "shares": {name: [float(value) for value in fit.shares(name)] for name in fit.tensors},
+            "shares": {} if fit.cores else {name: [float(v) for v in fit.shares(name)] for name in fit.tensors},
             "files": {name: record.attrs.get("original_filename") for name, record in fit.tensors.items()},
         },
     }

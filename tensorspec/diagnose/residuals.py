@@ -121,6 +121,11 @@ def _parameters(fit: Fit, name: str) -> float:
     """Return how many numbers were fitted to a tensor; those that tensors share count in equal parts."""
     modes = fit.tensors[name].modes
     sharing = {mode: sum(mode in record.modes for record in fit.tensors.values()) for mode in modes}
+    if name in fit.cores:
+        # A core can take up any change of basis of a mode, so that many numbers of its factor say nothing of the data.
+        own = {mode: rank for mode, rank in fit.ranks.items() if mode in modes}
+        factors = sum(rank * (fit.modes[mode].size - rank) / sharing[mode] for mode, rank in own.items())
+        return factors + fit.cores[name].size
     return fit.rank * (sum(fit.modes[mode].size / sharing[mode] for mode in modes) - (len(modes) - 1))
 
 
@@ -131,8 +136,9 @@ def _noise(fit: Fit, name: str, record: TensorRecord) -> tuple[NoiseModel | None
         return known, f"{known!r}, from the data"
     if record.noise_variance is None or not record.noise_variance > 0:
         return None, ""
-    mean = float(fit.totals(name).sum()) / int(np.prod(record.shape))
-    if mean > 0 and all((fit.seen(name, mode).fillna(0) >= 0).all() for mode in record.modes):
+    held = [mode for mode in record.modes if mode in fit.factors]
+    mean = float(fit.maps(name).sum()) / int(np.prod(record.shape))
+    if mean > 0 and all((fit.seen(name, mode).fillna(0) >= 0).all() for mode in held):
         return NoiseModel(
             gain=record.noise_variance / mean
         ), "variance in proportion to the signal, its mean as estimated"

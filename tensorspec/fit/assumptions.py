@@ -6,6 +6,7 @@ fit is continued without it, and how far the answer moves is part of the result.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,9 @@ from tensorspec.solvers.loop import Limits, Run, solve
 __all__ = ["compare_without"]
 
 
-def compare_without(gathered: Gathered, run: Run, limits: Limits, order: np.ndarray) -> dict[str, Any] | None:
+def compare_without(
+    gathered: Gathered, run: Run, limits: Limits, order: Mapping[str, np.ndarray]
+) -> dict[str, Any] | None:
     """Return how the answer moves when every assumption is dropped, or None when there is none.
 
     Parameters
@@ -25,7 +28,7 @@ def compare_without(gathered: Gathered, run: Run, limits: Limits, order: np.ndar
     gathered, run, limits
         The problem, its answer, and when to stop.
     order
-        Which component of the problem became which, counted from 0.
+        For each mode, which component of the problem became which, counted from 0.
 
     Returns
     -------
@@ -44,8 +47,8 @@ def compare_without(gathered: Gathered, run: Run, limits: Limits, order: np.ndar
         for mode, rule in problem.constraints.items()
         if len(rule.members) < len(gathered.problem.constraints[mode].members)
     ]
-    answer = {mode: np.asarray(value, float)[:, order] for mode, value in run.state.factors.items()}
-    without = {mode: np.asarray(value, float)[:, order] for mode, value in other.state.factors.items()}
+    answer = {mode: np.asarray(run.state.factors[mode], float)[:, own] for mode, own in order.items()}
+    without = {mode: np.asarray(other.state.factors[mode], float)[:, own] for mode, own in order.items()}
     misfit, lower = float(run.state.misfit), float(other.state.misfit)
     return {
         "modes": {

@@ -7,7 +7,6 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
@@ -16,27 +15,29 @@ from tensorspec.constraints.compose import ModeConstraints, check_partners, comb
 from tensorspec.constraints.relevance import ARD
 from tensorspec.coupling.links import Link, check_links
 from tensorspec.coupling.sharing import FIND, components_seen, strength_penalties
-from tensorspec.errors import InvalidArgument, RankOutOfRange, UnknownMode, suggest
+from tensorspec.errors import ConstraintConflict, InvalidArgument, UnknownMode, suggest
 from tensorspec.fit.alignment import align_atoms, align_values
 from tensorspec.fit.behind import Behind, find_modes_behind
+from tensorspec.fit.build import build_tensor, traced
 from tensorspec.fit.deviation import noise_deviation
-from tensorspec.fit.likelihood import check_counts, check_model, check_operators, reference_loss, warm_start
+from tensorspec.fit.likelihood import check_counts, check_model, check_operators, warm_start
 from tensorspec.fit.measured import find_measured
 from tensorspec.fit.validate import CleanTensor, by_tensor, clean
 from tensorspec.fit.weights import noise_level, noise_of, tensor_weights
-from tensorspec.losses.base import AbstractDivergence, AbstractLoss, AbstractRobustLoss, EntryWeights
+from tensorspec.losses.base import AbstractDivergence, AbstractLoss, AbstractRobustLoss
 from tensorspec.losses.likelihood import Poisson
 from tensorspec.models.base import AbstractModel
+from tensorspec.models.tucker import CORE
 from tensorspec.modes import ModeLabels, broadcast_to_array
 from tensorspec.problem import Problem, Tensor
 from tensorspec.recipe import constructor_repr
-from tensorspec.scale import ScalePlan, plan_scale
+from tensorspec.scale import ScalePlan
 from tensorspec.solvers.adaptive import adaptive_mode
 from tensorspec.solvers.base import AbstractSolver
 from tensorspec.solvers.dispatch import choose_solvers
 from tensorspec.solvers.sweep import Program
 
-__all__ = ["Gathered", "build_tensor", "gather", "labelled", "traced", "with_arrays"]
+__all__ = ["Gathered", "gather", "labelled", "with_arrays"]
 
 
 class Gathered(NamedTuple):
@@ -47,6 +48,8 @@ class Gathered(NamedTuple):
     without: tuple[Problem, Program] | None  # the same without what is only believed
     warm: tuple[Problem, Program] | None  # the same with least squares in place of the Poisson likelihood
     model: AbstractModel
+    shapes: dict[str, tuple[int, int]]
+    cores: dict[str, str]
     labels: dict[str, ModeLabels]
     names: dict[str, tuple[str, ...]]
     behind: Behind
@@ -88,15 +91,21 @@ def gather(
     labels, names, order = behind.labels, behind.names, list(behind.labels)
     operators = jax.tree.map(traced, behind.operators)
     sizes = {mode: labels[mode].size for mode in order}
-    _check_model(model, sizes, names, labels)
-    seen = components_seen(model.share, keys, model.rank)
+    shapes, cores = model.shapes(names, sizes), {key: model.core_of(key, names) for key in keys}
+    _check_constraints(model, shapes, labels, [core for core in cores.values() if core is not None])
+    seen = components_seen(model.share, keys, max(columns for _, columns in shapes.values()))
     check_links(model.links, names, sizes)
     links = tuple(jax.tree.map(traced, link) for link in model.links)
     masks = by_tensor(mask, keys, "mask", None)
     cleaned = {key: clean(key, tensors[key], masks[key], names[key], behind.own[key]) for key in keys}
     double = any(c.values.dtype == np.float64 or _too_large_for_float32(c.values) for c in cleaned.values())
     dtype = np.dtype(np.float64 if double else np.float32)
-    constraints = {mode: labelled(model.constraints_for(mode), labels[mode], model.rank) for mode in order}
+    constraints = {
+        mode: labelled(model.constraints_for(mode), labels[mode], shape[1])
+        for mode, shape in shapes.items()
+        if mode in labels
+    }
+    constraints |= {core: model.core_constraints(key, names) for key, core in cores.items() if core is not None}
     for mode, items in constraints.items():
         check_partners(mode, items)
     likelihood = any(isinstance(item, AbstractDivergence) for item in losses.values())
@@ -110,10 +119,11 @@ def gather(
     scales = {key: 1 / c.rms if rescale else 1.0 for key, c in cleaned.items()}
     automatic = [item for items in constraints.values() for item in items if _is_automatic(item)]
     if likelihood:
-        check_model(losses, constraints, automatic, model.rank)
+        check_model(losses, constraints, automatic, {mode: columns for mode, (_, columns) in shapes.items()})
     check_operators(losses, behind, operators)
     needs_noise = len(keys) > 1 or bool(automatic)
-    noise = {key: noise_of(tensors[key], cleaned[key], entry[key], model.rank) if needs_noise else None for key in keys}
+    largest = max((columns for mode, (_, columns) in shapes.items() if mode in labels), default=1)
+    noise = {key: noise_of(tensors[key], cleaned[key], entry[key], largest) if needs_noise else None for key in keys}
     found = tensor_weights(weights, keys, cleaned, scales, noise, losses if likelihood else None)
     level = noise_level(keys, cleaned, found, noise) if needs_noise else float("nan")
 
@@ -122,31 +132,31 @@ def gather(
         for mode, penalty in strength_penalties(names, sizes_of, constraints).items():
             constraints[mode] = (*constraints[mode], penalty)
     combined = {mode: combine(items) for mode, items in constraints.items()}
-    rules = {mode: ModeConstraints(items, model.rank) for mode, items in combined.items()}
+    rules = {mode: ModeConstraints(items, shapes[mode][1]) for mode, items in combined.items()}
     along = any(isinstance(item, ARD) for items in constraints.values() for item in items) and needs_noise
     deviation = noise_deviation(tensors, cleaned, entry, noise, scales, found) if along else float("nan")
     resolved = _resolve(rules, labels, names, scales, model, level, deviation)
     scale_plan = _plan(resolved, names, model)
     built = {
         key: build_tensor(
-            names[key], cleaned[key], entry[key], scales[key], found[key], dtype, losses[key], own, operators[key]
+            names[key],
+            cleaned[key],
+            entry[key],
+            scales[key],
+            found[key],
+            dtype,
+            losses[key],
+            own,
+            operators[key],
+            cores[key],
         )
         for key, own in zip(keys, seen, strict=True)
     }
-    per_row = {
-        mode: any(
-            mode in built[key].modes
-            and (
-                isinstance(built[key].loss, AbstractRobustLoss)
-                or built[key].dense is not None
-                or built[key].rows[built[key].modes.index(mode)] is not None
-            )
-            for key in keys
-        )
-        for mode in order
-    }
+    per_row = {name: any(_weighs_rows(tensor, name) for tensor in built.values()) for name in shapes}
     chosen = solver if isinstance(solver, AbstractSolver) else None
-    bounded = {mode for key in keys if isinstance(losses[key], AbstractDivergence) for mode in names[key]}
+    bounded = {
+        name for key in keys if isinstance(losses[key], AbstractDivergence) for name in built[key].depends_on
+    } & set(shapes)
     blocks, solver_name, why = choose_solvers(scale_plan, resolved, per_row, chosen, bounded)
     measured, unseen = find_measured(cleaned, names, labels, operators)
     without = _without_assumptions(tuple(built.values()), resolved, links, names, model, per_row, chosen, bounded)
@@ -155,7 +165,16 @@ def gather(
         first = resolved if without is None else without[0].constraints
         plain = {
             key: build_tensor(
-                names[key], cleaned[key], other, scales[key], found[key], dtype, None, built[key].seen, operators[key]
+                names[key],
+                cleaned[key],
+                other,
+                scales[key],
+                found[key],
+                dtype,
+                None,
+                built[key].seen,
+                operators[key],
+                cores[key],
             )
             for key, other in warm_start(losses, cleaned).items()
         }
@@ -165,7 +184,9 @@ def gather(
         program=Program(scale_plan, blocks),
         without=without,
         warm=warm,
-        model=dataclasses.replace(model, constraints={}, share=None, operators={}, links=()),
+        model=_bare(model),
+        shapes=shapes,
+        cores={key: core for key, core in cores.items() if core is not None},
         labels=labels,
         names=names,
         behind=behind,
@@ -184,31 +205,41 @@ def gather(
     )
 
 
-def _check_model(
+def _check_constraints(
     model: AbstractModel,
-    sizes: Mapping[str, int],
-    names: Mapping[str, tuple[str, ...]],
+    shapes: Mapping[str, tuple[int, int]],
     labels: Mapping[str, ModeLabels],
+    cores: Sequence[str],
 ) -> None:
+    known = {**shapes, **({CORE: None} if cores else {})}
     for mode in model.constraints:
-        if mode not in sizes:
-            listed = ", ".join(map(repr, sizes))
-            inside = next((name for name, own in labels.items() if mode in own.dims), None)
-            hint = f" The dimension {mode!r} is part of the mode {inside!r}." if inside else suggest(mode, sizes)
-            raise UnknownMode(f"constraint given for mode {mode!r}; these data have modes {listed}.{hint}")
-    # Of a coupled model every tensor adds what it can determine, so the largest bound holds.
-    bound = max(int(np.prod([sizes[m] for m in own]) // max(sizes[m] for m in own)) for own in names.values())
-    if model.rank > bound:
-        raise RankOutOfRange(
-            f"rank={model.rank}: these data, with mode sizes {dict(sizes)}, determine at most {bound} components; "
-            f"give a rank of 1 to {bound}"
+        if mode in known:
+            continue
+        if mode in labels:
+            raise ConstraintConflict(
+                f"constraint given for mode {mode!r}, which is left whole: it has no factor. Give it a rank too"
+            )
+        inside = next((name for name, own in labels.items() if mode in own.dims), None)
+        hint = f" The dimension {mode!r} is part of the mode {inside!r}." if inside else suggest(mode, known)
+        what = f"; the model has {', '.join(map(repr, cores))}" if cores else ""
+        raise UnknownMode(
+            f"constraint given for mode {mode!r}; these data have modes {', '.join(map(repr, labels))}{what}.{hint}"
         )
-    for mode in sizes:
+    for mode, (_, columns) in shapes.items():
         for item in model.constraints_for(mode):
-            if item.components is not None and max(item.components) > model.rank:
-                raise InvalidArgument(
-                    f"{constructor_repr(item)} on mode {mode!r}: there are components 1 to {model.rank}"
-                )
+            if mode in labels and item.components is not None and max(item.components) > columns:
+                raise InvalidArgument(f"{constructor_repr(item)} on mode {mode!r}: there are components 1 to {columns}")
+
+
+def _weighs_rows(tensor: Tensor, name: str) -> bool:
+    """Return whether every row of a factor has a Gram matrix of its own."""
+    if name not in tensor.depends_on:
+        return False
+    if isinstance(tensor.loss, AbstractRobustLoss) or tensor.dense is not None:
+        return True
+    if name == tensor.core:  # its rows are points of modes that are left whole
+        return any(row is not None for row in tensor.rows)
+    return tensor.rows[tensor.modes.index(name)] is not None
 
 
 def _too_large_for_float32(values: np.ndarray) -> bool:
@@ -245,15 +276,10 @@ def with_arrays(loss: AbstractLoss, names: tuple[str, ...], labels: Mapping[str,
 def _plan(
     rules: Mapping[str, ModeConstraints], names: Mapping[str, tuple[str, ...]], model: AbstractModel
 ) -> ScalePlan:
-    fixed = {mode: rule.fixed_columns for mode, rule in rules.items()}
-    linked = {mode for link in model.links for mode in link.modes}
-    free = {mode: rule.scale_free and mode not in linked for mode, rule in rules.items()}
-    seen = [own or (True,) * model.rank for own in components_seen(model.share, list(names), model.rank)]
-    apart = model.share == FIND
     adaptive = adaptive_mode(rules)
     # The published soft orthogonality is a rule for maps of unit norm, so another mode carries the amplitudes.
     partner = None if adaptive is None else next((mode for mode in rules if mode != adaptive), None)
-    return plan_scale(list(names.values()), model.rank, fixed, free, model.scale or partner, seen, apart, linked)
+    return model.scale_plan(names, rules, partner)
 
 
 def _without_assumptions(
@@ -291,10 +317,17 @@ def _warm(
         mode
         for key, tensor in zip(names, tensors, strict=True)
         if tensor.loss is not None and isinstance(losses[key], AbstractDivergence)
-        for mode in names[key]
-    }
+        for mode in tensor.depends_on
+    } & set(rules)
     blocks = choose_solvers(plan, rules, dict.fromkeys(rules, True), None, bounded)[0]
     return Problem(tensors, rules, links), Program(plan, blocks)
+
+
+def _bare(model: AbstractModel) -> AbstractModel:
+    """Return the model without what the problem holds by now, so that equal programs are recognised."""
+    settings = {"constraints": {}, "share": None, "operators": {}, "links": (), "pattern": ()}
+    known = {field.name for field in dataclasses.fields(model) if field.init}
+    return dataclasses.replace(model, **{name: value for name, value in settings.items() if name in known})
 
 
 def _is_automatic(item: AbstractConstraint) -> bool:
@@ -316,65 +349,9 @@ def _resolve(
     for mode, rule in rules.items():
         owners = [key for key, carrier in carriers.items() if carrier == mode]
         data_scale = scales[owners[0]] if len(owners) == 1 else 1.0
-        own = labels[mode]
-        grid = (own.shape, own.coordinates, own.units)
-        context = Context(mode, *grid, model.rank, level, data_scale, deviation, carries=bool(owners))
+        own = labels.get(mode)
+        grid = ((1,), (None,), (None,)) if own is None else (own.shape, own.coordinates, own.units)
+        context = Context(mode, *grid, rule.rank, level, data_scale, deviation, carries=bool(owners))
         members = [item.resolve(context) if isinstance(item, Resolvable) else item for item in rule.members]
-        found[mode] = ModeConstraints(tuple(jax.tree.map(traced, item) for item in members), model.rank)
+        found[mode] = ModeConstraints(tuple(jax.tree.map(traced, item) for item in members), rule.rank)
     return found
-
-
-def traced(leaf: Any) -> Any:
-    """Return a number of a constraint as traced data, so that another value never compiles again."""
-    if isinstance(leaf, (float, np.ndarray, np.floating)):
-        return jnp.asarray(leaf, jnp.float64)
-    return leaf
-
-
-def build_tensor(
-    names: tuple[str, ...],
-    values: CleanTensor,
-    entry: EntryWeights,
-    scale: float,
-    weight: float,
-    dtype: np.dtype,
-    loss: AbstractLoss | None = None,
-    seen: tuple[bool, ...] | None = None,
-    operators: tuple[Any, ...] | None = None,
-) -> Tensor:
-    """Return a tensor of the problem."""
-    stored, dense = values.values, entry.dense
-    if dense is not None and dense.dtype.kind == "f":
-        stored = (stored * dense).astype(dtype)
-        dense = dense.astype(dtype)
-    if loss is None or loss.quadratic:
-        square, loss = _weighted_square(values.values, entry) * scale**2, None
-    else:
-        square = 2 * reference_loss(loss, values) * scale**2
-    return Tensor(
-        modes=names,
-        blocks=(jnp.asarray(stored),),
-        scale=jnp.asarray(scale, jnp.float64),
-        weight=jnp.asarray(weight, jnp.float64),
-        rows=tuple(None if row is None else jnp.asarray(row, jnp.float64) for row in entry.rows),
-        dense=None if dense is None else (jnp.asarray(dense),),
-        square_norm=jnp.asarray(square, jnp.float64),
-        loss=None if loss is None else jax.tree.map(traced, loss),
-        seen=seen,
-        operators=operators,
-    )
-
-
-def _weighted_square(values: np.ndarray, entry: EntryWeights) -> float:
-    """Return the weighted sum of squares in float64, block by block."""
-    total, step = 0.0, max(1, 2**22 // max(values[0].size, 1))
-    for k in range(0, values.shape[0], step):
-        part = np.square(values[k : k + step], dtype=np.float64)
-        if entry.dense is not None:
-            part = part * entry.dense[k : k + step]
-        for axis in range(values.ndim - 1, -1, -1):
-            row = entry.rows[axis]
-            row = np.ones(part.shape[axis]) if row is None else (row[k : k + step] if axis == 0 else row)
-            part = part @ row if axis == part.ndim - 1 else part
-        total += float(part)
-    return total

@@ -91,7 +91,7 @@ def check_model(
     losses: Mapping[str, AbstractLoss],
     constraints: Mapping[str, Sequence[AbstractConstraint]],
     automatic: Sequence[AbstractConstraint],
-    rank: int,
+    ranks: Mapping[str, int],
 ) -> None:
     """Refuse a model that may be negative, and strengths that have no rule in log-likelihood units.
 
@@ -103,7 +103,7 @@ def check_model(
         For a strength of ``"auto"``.
     """
     loss = next(constructor_repr(item) for item in losses.values() if isinstance(item, AbstractDivergence))
-    signed = [mode for mode, items in constraints.items() if not ModeConstraints(tuple(items), rank).nonnegative]
+    signed = [mode for mode, items in constraints.items() if not ModeConstraints(tuple(items), ranks[mode]).nonnegative]
     if signed:
         raise ConstraintConflict(
             f"loss={loss} needs a model that is never negative, and mode {', '.join(map(repr, signed))} may be; use "

@@ -7,15 +7,18 @@ import platform
 import time
 import warnings
 from collections.abc import Mapping
-from typing import Any
+from math import prod
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 import xarray as xr
 
+from tensorspec.constraints.orthogonal import Orthogonal
 from tensorspec.coupling.through import parameters_found, with_operators
 from tensorspec.fit.assumptions import compare_without
 from tensorspec.fit.behind import views
+from tensorspec.fit.core import label_core, read_out_cores
 from tensorspec.fit.gather import Gathered
 from tensorspec.fit.likelihood import WARM_START
 from tensorspec.fit.outcome import read_out
@@ -85,38 +88,23 @@ def finish(
         or shared
         or any(item.components is not None for rule in problem.constraints.values() for item in rule.members)
     )
-    outcome = read_out(
-        {mode: np.asarray(factor) for mode, factor in run.state.factors.items()},
-        [gathered.names[key] for key in keys],
-        gathered.scales,
-        gathered.program.plan.carriers,
-        fixed,
-        gathered.measured,
-        numbered,
-        [tensor.seen for tensor in problem.tensors],
-    )
-    numbers = {"component": np.arange(1, model.rank + 1)}
+    answer = _read_out(gathered, run, problem, fixed, numbered)
     explained = [
         1 - float(square) / float(tensor.square_norm) for square, tensor in zip(squares, problem.tensors, strict=True)
     ]
     for text in gathered.warnings:
         warnings.warn(text, stacklevel=3)
     records = {key: _record(tensors[key], gathered, k, losses[key], explained[k]) for k, key in enumerate(keys)}
-    dims = ("component",) if len(keys) == 1 else ("tensor", "component")
     return Fit(
-        factors={mode: split(outcome.factors[mode].T, labels) for mode, labels in gathered.labels.items()},
-        weights=xr.DataArray(
-            outcome.weights[0] if len(keys) == 1 else outcome.weights,
-            dims=dims,
-            coords=numbers if len(keys) == 1 else {"tensor": keys, **numbers},
-            name="weights",
-        ),
+        factors=answer.factors,
+        weights=answer.weights,
+        cores=answer.cores,
         tensors=records,
         modes=gathered.labels,
         views=views(
             gathered.behind,
             {key: tensor.operators for key, tensor in zip(keys, found.tensors, strict=True)},
-            outcome.factors,
+            answer.columns,
         ),
         model=model,
         losses=dict(losses),
@@ -132,12 +120,12 @@ def finish(
         if len(finals) > 1
         else None,
         recipe=recipe,
-        provenance=_provenance(gathered, run, digest, seed, began, plan, rescale, outcome.order, isinstance(start, str))
+        provenance=_provenance(gathered, run, digest, seed, began, plan, rescale, answer.order, isinstance(start, str))
         | {"operators": parameters_found(keys, found)}
         | {
             "without_assumptions": None
             if run.status in (Status.INTERRUPTED, Status.TIME_LIMIT)
-            else compare_without(gathered, run, limits, outcome.order)
+            else compare_without(gathered, run, limits, answer.order)
         },
         data=dict(tensors),
         masks={
@@ -146,6 +134,103 @@ def finish(
             if c.valid is not None
         },
     )
+
+
+class _Answer(NamedTuple):
+    """Factors and strengths with their labels, and as they were before."""
+
+    factors: dict[str, xr.DataArray]
+    weights: xr.DataArray | None
+    cores: dict[str, xr.DataArray]
+    columns: dict[str, np.ndarray]
+    order: dict[str, np.ndarray]
+
+
+def _read_out(
+    gathered: Gathered, run: Run, problem: Problem, fixed: Mapping[str, tuple[bool, ...]], numbered: bool
+) -> _Answer:
+    """Return factors and strengths in data units, with labels."""
+    keys = list(gathered.names)
+    # A compiled program gives mappings back sorted by name.
+    found = {mode: np.asarray(run.state.factors[mode]) for mode in gathered.shapes}
+    if gathered.cores:
+        turned = read_out_cores(
+            found,
+            gathered.names,
+            gathered.cores,
+            {mode: own.size for mode, own in gathered.labels.items()},
+            gathered.scales,
+            fixed,
+            _turnable(gathered, problem),
+            gathered.measured,
+            numbered,
+        )
+        kept = set(turned.factors)
+        return _Answer(
+            {mode: split(values.T, gathered.labels[mode]) for mode, values in turned.factors.items()},
+            None,
+            {key: label_core(core, gathered.names[key], gathered.labels, kept) for key, core in turned.cores.items()},
+            turned.factors,
+            turned.order,
+        )
+    outcome = read_out(
+        found,
+        list(gathered.names.values()),
+        gathered.scales,
+        gathered.program.plan.carriers,
+        fixed,
+        gathered.measured,
+        numbered,
+        [tensor.seen for tensor in problem.tensors],
+    )
+    numbers = {"component": np.arange(1, outcome.weights.shape[1] + 1)}
+    weights = (
+        xr.DataArray(outcome.weights[0], dims="component", coords=numbers, name="weights")
+        if len(keys) == 1
+        else xr.DataArray(
+            outcome.weights, dims=("tensor", "component"), coords={"tensor": keys, **numbers}, name="weights"
+        )
+    )
+    return _Answer(
+        {mode: split(outcome.factors[mode].T, labels) for mode, labels in gathered.labels.items()},
+        weights,
+        {},
+        outcome.factors,
+        dict.fromkeys(outcome.factors, outcome.order),
+    )
+
+
+def _turnable(gathered: Gathered, problem: Problem) -> set[str]:
+    """Return the modes of which the data determine only the space that their columns span."""
+
+    def free(name: str) -> bool:
+        return all(
+            isinstance(item, Orthogonal) and item.components is None for item in problem.constraints[name].members
+        )
+
+    found = set()
+    for mode in gathered.labels:
+        if mode in gathered.shapes and free(mode):
+            having = [key for key, own in gathered.names.items() if mode in own]
+            # A diagonal core has as many entries as the mode has components, and does not allow a turn.
+            full = all(gathered.shapes[gathered.cores[key]] == _full_shape(gathered, key) for key in having)
+            bare = not any(problem.constraints[gathered.cores[key]].members for key in having)
+            if full and bare:
+                found.add(mode)
+    return found
+
+
+def _full_shape(gathered: Gathered, key: str) -> tuple[int, int]:
+    kept = [gathered.shapes[mode][1] for mode in gathered.names[key] if mode in gathered.shapes]
+    whole = [gathered.labels[mode].size for mode in gathered.names[key] if mode not in gathered.shapes]
+    return prod(whole), prod(kept)
+
+
+def _numbers(order: Mapping[str, np.ndarray]) -> Any:
+    """Return which component of the problem became which, counted from 1: one list, or one a mode where they differ."""
+    lists = {mode: [int(k) + 1 for k in own] for mode, own in order.items()}
+    same = len({tuple(own) for own in lists.values()}) == 1
+    return next(iter(lists.values())) if same else lists
 
 
 def _record(tensor: xr.DataArray, gathered: Gathered, index: int, loss: AbstractLoss, explained: float) -> TensorRecord:
@@ -173,7 +258,7 @@ def _provenance(
     began: float,
     plan: Mapping[str, int],
     rescale: bool,
-    order: np.ndarray,
+    order: Mapping[str, np.ndarray],
     warm: bool,
 ) -> dict[str, Any]:
     device = jax.devices()[0]
@@ -207,6 +292,6 @@ def _provenance(
         "carriers": dict(zip(keys, gathered.program.plan.carriers, strict=True)),
         "constraints_as_solved": gathered.strengths,
         "violations": violations,
-        "component_order": [int(k) + 1 for k in order],
+        "component_order": _numbers(order),
         "warnings": list(gathered.warnings),
     }

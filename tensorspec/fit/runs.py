@@ -17,6 +17,7 @@ import xarray as xr
 from tensorspec.coupling.through import with_operators
 from tensorspec.errors import InvalidArgument
 from tensorspec.fit.alignment import align_values
+from tensorspec.fit.core import cores_given
 from tensorspec.fit.gather import Gathered
 from tensorspec.fit.likelihood import WARM_START
 from tensorspec.fit.merging import merge_alike
@@ -29,7 +30,9 @@ from tensorspec.solvers.loop import Checkpoint, Limits, Run, run_from_arrays, so
 from tensorspec.solvers.status import Status
 from tensorspec.solvers.sweep import init_state
 from tensorspec.starts.base import AbstractStart, StartContext
+from tensorspec.starts.core import core_for
 from tensorspec.starts.given import From
+from tensorspec.starts.hosvd import HOSVD
 from tensorspec.starts.nndsvd import NNDSVD
 from tensorspec.starts.random import Random
 
@@ -41,7 +44,8 @@ def make_starts(start: Any, gathered: Gathered, count: int, seed: int) -> list[t
     nonnegative = all(rule.nonnegative for rule in gathered.problem.constraints.values())
     apart = any(tensor.seen is not None or tensor.operators is not None for tensor in gathered.problem.tensors)
     # The singular vectors of all tensors together know neither which component is whose nor what an operator hides.
-    first = (NNDSVD() if nonnegative and not apart else Random()) if isinstance(start, str) else start
+    usual = Random() if apart or not (nonnegative or gathered.cores) else HOSVD() if gathered.cores else NNDSVD()
+    first = usual if isinstance(start, str) else start
     if isinstance(first, From):
         first = From(_given_factors(first.source, gathered))
     chosen = [first] + [first if first.random or not isinstance(start, str) else Random()] * (count - 1)
@@ -60,20 +64,23 @@ def _seed_of(seed: int, restart: int) -> int:
 
 def _given_factors(source: Any, gathered: Gathered) -> dict[str, np.ndarray]:
     """Return given factors as arrays in the units of the problem."""
-    labels, model = gathered.labels, gathered.model
+    labels, columns_of = gathered.labels, {mode: columns for mode, (_, columns) in gathered.shapes.items()}
     factors = source.factors if isinstance(source, Fit) else source
     if not isinstance(factors, Mapping):
         raise InvalidArgument(f"From({source!r}): expected a Fit or a mapping of mode names to factors")
     arrays = {}
     for mode, values in factors.items():
         if mode in labels and isinstance(values, xr.DataArray):
-            columns, numbers = align_values(values, labels[mode], model.rank, None, "From(...)")
+            columns, numbers = align_values(values, labels[mode], columns_of.get(mode, 1), None, "From(...)")
             arrays[mode] = columns[:, np.argsort(numbers)]
         else:
             arrays[mode] = np.asarray(values, dtype=float)
-    if any(mode not in arrays or arrays[mode].shape[-1:] != (model.rank,) for mode in labels):
+    if gathered.cores:
+        return arrays | (cores_given(source, gathered) if isinstance(source, Fit) else {})
+    rank = next(iter(columns_of.values()))
+    if any(mode not in arrays or arrays[mode].shape[-1:] != (rank,) for mode in labels):
         return arrays  # the start itself says what is missing
-    strengths = {key: np.ones(model.rank) for key in gathered.names}
+    strengths = {key: np.ones(rank) for key in gathered.names}
     if isinstance(source, Fit):
         strengths |= {key: source.strengths(key).values for key in gathered.names if key in source.tensors}
     return _spread_strengths(arrays, strengths, gathered)
@@ -112,22 +119,27 @@ def start_factors(gathered: Gathered, start: AbstractStart, seed: int) -> Factor
     context = StartContext(
         tensors=[(gathered.names[key], gathered.clean[key].values) for key in keys],
         weights=[s * float(np.sqrt(w)) for s, w in zip(gathered.scales, gathered.weights, strict=True)],
-        sizes={mode: labels.size for mode, labels in gathered.labels.items()},
-        rank=gathered.model.rank,
+        sizes={mode: labels.size for mode, labels in gathered.labels.items() if mode in gathered.shapes},
+        columns={mode: gathered.shapes[mode][1] for mode in gathered.labels if mode in gathered.shapes},
         carrier=gathered.program.plan.blocks[-1][-1],
         nonnegative={mode: rule.nonnegative for mode, rule in gathered.problem.constraints.items()},
         dtype=gathered.dtype,
     )
     found = start.factors(context, seed)
-    for mode in found:
+    for mode in found if not gathered.cores else ():
         having = [t.seen for t in gathered.problem.tensors if mode in t.modes]
         owned = [seen for seen in having if seen is not None]
         if len(owned) == len(having):
             found[mode] = np.where(np.any(owned, axis=0), found[mode], 0)
     for mode, seen in gathered.measured.items():
-        if seen is not None:
+        if seen is not None and mode in found:
             found[mode] = np.where(seen[:, None], found[mode], 0)
-    return {mode: jnp.asarray(found[mode], gathered.dtype) for mode in gathered.labels}
+    ready = {mode: jnp.asarray(found[mode], gathered.dtype) for mode in gathered.shapes if mode in found}
+    for core, tensor in zip(gathered.cores.values(), gathered.problem.tensors, strict=False):
+        if core not in ready:
+            rules = gathered.problem.constraints[core]
+            ready[core] = core_for(gathered.model, tensor, ready, gathered.shapes[core], rules)
+    return {name: ready[name] for name in gathered.shapes}
 
 
 def run_all(

@@ -16,7 +16,8 @@ from tensorspec.constraints.base import Context, OfSamples, Resolvable
 from tensorspec.constraints.compose import ModeConstraints, combine
 from tensorspec.errors import ConstraintConflict, InvalidData, ModeMismatch, UnknownMode, suggest
 from tensorspec.fit.behind import find_own_modes
-from tensorspec.fit.gather import build_tensor, labelled, traced, with_arrays
+from tensorspec.fit.build import build_tensor, traced
+from tensorspec.fit.gather import labelled, with_arrays
 from tensorspec.fit.validate import SINGLE, as_mapping, check_kind, clean
 from tensorspec.losses.base import AbstractDivergence
 from tensorspec.models.base import AbstractModel

@@ -19,6 +19,7 @@ import xarray as xr
 from tensorspec.errors import InvalidArgument, InvalidData, MissingFile, UnknownName, UnreadableFile
 from tensorspec.io.nxdata import Attributes, key_of, name_of, read_array, write_array
 from tensorspec.modes import ModeLabels
+from tensorspec.overview import count_components
 from tensorspec.recipe import from_recipe, to_recipe
 from tensorspec.solution import Fit, TensorRecord
 from tensorspec.solvers.status import Status
@@ -61,7 +62,7 @@ def save_fit(fit: Fit, path: str | PathLike[str]) -> Path:
 
     Notes
     -----
-    Layout: ``/tensorspec/factors/<mode>``, ``/weights``, ``/tensors/<tensor>_maps``, ``_spectra``, ``_residual_map``,
+    Layout: ``/tensorspec/factors/<mode>``, ``/weights`` (or ``/cores/<tensor>``), ``/tensors/<tensor>_maps``, ``_spectra``, ``_residual_map``,
     ..., ``/history``, ``/spread`` are NXdata groups with NeXus attributes and dimension scales, in units of the data;
     ``/tensorspec/process/note/data`` holds settings, provenance and attributes as JSON.
     """
@@ -166,7 +167,7 @@ def _write(fit: Fit, file: h5py.File) -> None:
     entry.attrs["NX_class"] = "NXentry"
     entry["definition"] = DEFINITION
     entry["definition"].attrs["version"] = str(VERSION)
-    entry["title"] = f"{fit.rank} components of {', '.join(fit.tensors)}"
+    entry["title"] = f"{count_components(fit)} of {', '.join(fit.tensors)}"
     summaries, attributes = _summaries(fit), dict[str, Attributes]()
     for key, array in _arrays(fit, summaries).items():
         group = entry
@@ -206,7 +207,8 @@ def _arrays(fit: Fit, summaries: Mapping[str, xr.Dataset]) -> dict[str, xr.DataA
     arrays = {f"factors/{key_of(mode)}": factor for mode, factor in fit.factors.items()}
     for name, views in fit.views.items():
         arrays |= {f"views/{key_of(name)}/{key_of(mode)}": view for mode, view in views.items()}
-    arrays |= {"weights": fit.weights, "history": fit.history}
+    arrays |= {f"cores/{key_of(name)}": core for name, core in fit.cores.items()}
+    arrays |= {"history": fit.history} | ({} if fit.weights is None else {"weights": fit.weights})
     if fit.spread is not None:
         arrays["spread"] = fit.spread
     for name in fit.tensors:
@@ -238,7 +240,14 @@ def _read(file: h5py.File) -> Fit:
         return read_array(entry[key], known.get(key))
 
     factors = {name_of(key): array(f"factors/{key}") for key in entry["factors"]}
-    factors = {name: factors[name] for name in note["modes"]}
+    factors = {name: factors[name] for name in note["modes"] if name in factors}
+    cores = {name_of(key): array(f"cores/{key}") for key in entry["cores"]} if "cores" in entry else {}
+
+    def holder(mode: str) -> xr.DataArray:
+        """Return an array that has the coordinates of a mode: its factor, or a core where it is left whole."""
+        dims = set(note["modes"][mode]["dims"])
+        return factors[mode] if mode in factors else next(core for core in cores.values() if dims <= set(core.dims))
+
     summaries = {
         name: xr.Dataset(
             {key: array(_place(name, key)) for key in summary["variables"]}, attrs=from_recipe(summary["attrs"])
@@ -250,7 +259,7 @@ def _read(file: h5py.File) -> Fit:
             name,
             tuple(mode["dims"]),
             tuple(mode["shape"]),
-            {key: factors[name].coords[key].reset_coords(drop=True) for key in note["mode_coords"][name]},
+            {key: holder(name).coords[key].reset_coords(drop=True) for key in note["mode_coords"][name]},
         )
         for name, mode in note["modes"].items()
     }
@@ -261,7 +270,8 @@ def _read(file: h5py.File) -> Fit:
     return Fit(
         factors=factors,
         views=views,
-        weights=array("weights"),
+        weights=array("weights") if "weights" in entry else None,
+        cores=cores,
         tensors={name: TensorRecord(**from_recipe(record)) for name, record in note["tensors"].items()},
         modes=modes,
         model=_rebuild(note["model"]),

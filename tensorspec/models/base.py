@@ -10,10 +10,12 @@ from jaxtyping import Array, Float
 
 from tensorspec.algebra.normal_equations import NormalEquations
 from tensorspec.constraints.base import AbstractConstraint
+from tensorspec.constraints.compose import ModeConstraints
 from tensorspec.coupling.links import Link
 from tensorspec.coupling.operators import AbstractOperator
 from tensorspec.errors import InvalidArgument
 from tensorspec.problem import Factors, Tensor
+from tensorspec.scale import ScalePlan
 
 __all__ = ["AbstractModel", "as_constraints"]
 
@@ -50,23 +52,93 @@ def as_constraints(given: Any) -> dict[str, tuple[AbstractConstraint, ...]]:
 class AbstractModel(eqx.Module):
     """Base of every model."""
 
-    rank: eqx.AbstractVar[int]
-    constraints: eqx.AbstractVar[Mapping[str, tuple[AbstractConstraint, ...]]]
-    scale: eqx.AbstractVar[str | None]
-    share: eqx.AbstractVar[Mapping[str, tuple[int, ...]] | str | None]
-    links: eqx.AbstractVar[tuple[Link, ...]]
-    operators: eqx.AbstractVar[Mapping[tuple[str, str], AbstractOperator]]
+    # These are always fields; as variables of a dataclass they would come first among the arguments of every model.
+    @property
+    @abc.abstractmethod
+    def constraints(self) -> Mapping[str, tuple[AbstractConstraint, ...]]:
+        """The constraints given, by mode."""
+
+    @property
+    @abc.abstractmethod
+    def scale(self) -> str | None:
+        """The mode that carries the amplitudes, where the user said it."""
+
+    @property
+    @abc.abstractmethod
+    def share(self) -> Mapping[str, tuple[int, ...]] | str | None:
+        """Which components a tensor has."""
+
+    @property
+    @abc.abstractmethod
+    def links(self) -> tuple[Link, ...]:
+        """Pairs of modes whose factors are softly equal."""
+
+    @property
+    @abc.abstractmethod
+    def operators(self) -> Mapping[tuple[str, str], AbstractOperator]:
+        """What stands between a factor and a tensor."""
+
+    @abc.abstractmethod
+    def shapes(self, names: Mapping[str, tuple[str, ...]], sizes: Mapping[str, int]) -> dict[str, tuple[int, int]]:
+        """Return the shape of every factor, in order: those of modes, then cores.
+
+        Parameters
+        ----------
+        names
+            The modes of each tensor.
+        sizes
+            The points of each mode.
+
+        Raises
+        ------
+        RankOutOfRange
+            When the data cannot determine so many components.
+        """
+
+    @abc.abstractmethod
+    def core_of(self, tensor: str, names: Mapping[str, tuple[str, ...]]) -> str | None:
+        """Return the name of the factor that is the core of a tensor, or None where the model has no cores."""
+
+    @abc.abstractmethod
+    def core_constraints(self, tensor: str, names: Mapping[str, tuple[str, ...]]) -> tuple[AbstractConstraint, ...]:
+        """Return the constraints of the core of a tensor.
+
+        Raises
+        ------
+        ConstraintConflict
+            When one of them cannot act on a core.
+        """
 
     @abc.abstractmethod
     def constraints_for(self, mode: str) -> tuple[AbstractConstraint, ...]:
         """Return the constraints of a mode."""
 
     @abc.abstractmethod
-    def normal_equations(self, tensor: Tensor, factors: Factors, mode: str) -> NormalEquations:
-        """Return the equations of a mode for one tensor, its weight included, the other factors held."""
+    def scale_plan(
+        self, names: Mapping[str, tuple[str, ...]], rules: Mapping[str, ModeConstraints], scale: str | None = None
+    ) -> ScalePlan:
+        """Return who carries the scale.
+
+        Parameters
+        ----------
+        names
+            The modes of each tensor.
+        rules
+            The constraints of every factor.
+        scale
+            The mode that carries the amplitudes where the model itself leaves it open.
+        """
 
     @abc.abstractmethod
-    def reconstruct(self, modes: tuple[str, ...], factors: Factors) -> Float[Array, "..."]:
+    def linear_in(self, tensor: Tensor) -> str:
+        """Return the name of a factor that carries the whole of a tensor: multiplied by a number, the model is too."""
+
+    @abc.abstractmethod
+    def normal_equations(self, tensor: Tensor, factors: Factors, mode: str) -> NormalEquations:
+        """Return the equations of a factor for one tensor, its weight included, the other factors held."""
+
+    @abc.abstractmethod
+    def reconstruct(self, tensor: Tensor, factors: Factors) -> Float[Array, "..."]:
         """Return the dense tensor that the factors stand for."""
 
     @abc.abstractmethod

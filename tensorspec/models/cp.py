@@ -13,18 +13,21 @@ from jaxtyping import Array, Float
 from tensorspec.algebra import contract
 from tensorspec.algebra.normal_equations import NormalEquations
 from tensorspec.constraints.base import AbstractConstraint
+from tensorspec.constraints.compose import ModeConstraints
 from tensorspec.constraints.nonnegative import NonNegative
 from tensorspec.coupling.links import Link, as_links
 from tensorspec.coupling.operators import AbstractOperator, as_operators
-from tensorspec.coupling.sharing import as_share
+from tensorspec.coupling.sharing import FIND, as_share, components_seen
 from tensorspec.errors import RankOutOfRange
 from tensorspec.models.base import AbstractModel, as_constraints
 from tensorspec.problem import Factors, Tensor
+from tensorspec.scale import ScalePlan, plan_scale
 
-__all__ = ["CP", "NMF"]
+__all__ = ["CP", "NMF", "as_rank"]
 
 
-def _as_rank(value: Any) -> int:
+def as_rank(value: Any) -> int:
+    """Return a number of components, or refuse what is none."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
         raise RankOutOfRange(f"rank={value!r}: expected a whole number of components, 1 or more")
     if value < 1:
@@ -77,13 +80,48 @@ class CP(AbstractModel):
     2
     """
 
-    rank: int = eqx.field(converter=_as_rank, static=True)
+    rank: int = eqx.field(converter=as_rank, static=True)
     constraints: Mapping[str, tuple[AbstractConstraint, ...]] = eqx.field(converter=as_constraints, default=None)
     scale: str | None = eqx.field(default=None, static=True)
     share: Mapping[str, tuple[int, ...]] | str | None = eqx.field(converter=as_share, default=None)
     operators: Mapping[tuple[str, str], AbstractOperator] = eqx.field(converter=as_operators, default=None)
     links: tuple[Link, ...] = eqx.field(converter=as_links, default=(), kw_only=True)
     everywhere: tuple[AbstractConstraint, ...] = eqx.field(converter=_as_tuple, default=(), kw_only=True)
+
+    def shapes(self, names: Mapping[str, tuple[str, ...]], sizes: Mapping[str, int]) -> dict[str, tuple[int, int]]:
+        """Return the size of every mode with the rank; see the base class."""
+        # Of a coupled model every tensor adds what it can determine, so the largest bound holds.
+        bound = max(int(np.prod([sizes[m] for m in own]) // max(sizes[m] for m in own)) for own in names.values())
+        if self.rank > bound:
+            raise RankOutOfRange(
+                f"rank={self.rank}: these data, with mode sizes {dict(sizes)}, determine at most {bound} components; "
+                f"give a rank of 1 to {bound}"
+            )
+        return {mode: (size, self.rank) for mode, size in sizes.items()}
+
+    def core_of(self, tensor: str, names: Mapping[str, tuple[str, ...]]) -> str | None:
+        """Return None: component k of one mode meets component k of the others."""
+        del tensor, names
+
+    def core_constraints(self, tensor: str, names: Mapping[str, tuple[str, ...]]) -> tuple[AbstractConstraint, ...]:
+        """Return none, as there are no cores."""
+        del tensor, names
+        return ()
+
+    def scale_plan(
+        self, names: Mapping[str, tuple[str, ...]], rules: Mapping[str, ModeConstraints], scale: str | None = None
+    ) -> ScalePlan:
+        """Return who carries the scale; see the base class."""
+        fixed = {mode: rule.fixed_columns for mode, rule in rules.items()}
+        linked = {mode for link in self.links for mode in link.modes}
+        free = {mode: rule.scale_free and mode not in linked for mode, rule in rules.items()}
+        seen = [own or (True,) * self.rank for own in components_seen(self.share, list(names), self.rank)]
+        apart = self.share == FIND
+        return plan_scale(list(names.values()), self.rank, fixed, free, self.scale or scale, seen, apart, linked)
+
+    def linear_in(self, tensor: Tensor) -> str:
+        """Return the first mode."""
+        return tensor.modes[0]
 
     def constraints_for(self, mode: str) -> tuple[AbstractConstraint, ...]:
         """Return the constraints that every mode has and those given for this one."""
@@ -115,9 +153,9 @@ class CP(AbstractModel):
             gram = gram * row.astype(gram.dtype)[:, None, None]
         return NormalEquations(gram * tensor.weight, right.astype(own[0].dtype))
 
-    def reconstruct(self, modes: tuple[str, ...], factors: Factors) -> Float[Array, "..."]:
+    def reconstruct(self, tensor: Tensor, factors: Factors) -> Float[Array, "..."]:
         """Return the sum over components of the outer products."""
-        return contract.reconstruct([factors[name] for name in modes])
+        return contract.reconstruct(tensor.own(factors))
 
     def squared_residual(self, tensor: Tensor, factors: Factors) -> Float[Array, ""]:
         """Return the weighted sum of squared residuals; see the base class."""

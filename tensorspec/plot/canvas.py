@@ -16,6 +16,8 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from matplotlib.transforms import offset_copy
 
+from tensorspec.modes import ModeLabels
+
 __all__ = [
     "COLOURS",
     "FEW",
@@ -25,8 +27,10 @@ __all__ = [
     "axis_label",
     "clean",
     "colour_scale",
+    "draw_component",
     "draw_curve",
     "draw_image",
+    "is_image",
     "is_narrow",
     "new_figure",
     "projected",
@@ -124,6 +128,24 @@ def draw_image(ax: Axes, values: xr.DataArray, norm: Normalize) -> Axes:
     bar.yaxis.set_major_formatter(FuncFormatter(_short))
     bar.tick_params(labelsize="small")
     return bar
+
+
+def draw_component(ax: Axes, values: xr.DataArray, colour: str, last: bool, unit: str) -> None:
+    """Draw one component on one mode: a curve for one dimension, an image for two, a projection for more."""
+    values = projected(values, 2)
+    if values.ndim == 1:
+        draw_curve(ax, values, colour, last, unit)
+        return
+    bar = draw_image(ax, values, colour_scale(values))
+    if is_narrow(values):  # above the bar it would meet the name of the component
+        bar.set_ylabel(unit, fontsize="small")
+    else:
+        bar.set_title(unit, loc="left", fontsize="small")
+
+
+def is_image(mode: ModeLabels) -> bool:
+    """Whether the components of a mode are drawn as images."""
+    return sum(size > 1 for size in mode.shape) >= 2
 
 
 def is_narrow(image: xr.DataArray) -> bool:

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import xarray as xr
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from tensorspec.components import positions
@@ -15,13 +14,9 @@ from tensorspec.plot.canvas import (
     COLOURS,
     MAP_WIDTH,
     MUTED,
-    colour_scale,
-    draw_curve,
-    draw_image,
-    is_narrow,
     new_figure,
-    projected,
 )
+from tensorspec.plot.core import plot_core
 
 if TYPE_CHECKING:
     from tensorspec.solution import Fit
@@ -37,7 +32,8 @@ def plot_components(fit: Fit, components: Sequence[int | str] | None = None) -> 
     Parameters
     ----------
     fit : Fit
-        What to draw.  Modes beyond map and spectrum have columns of their own; line scans are drawn as profiles.
+        What to draw.  Modes beyond map and spectrum have columns of their own; line scans are drawn as profiles.  Of
+        a model with a core see `tensorspec.plot.core.plot_core`.
     components : sequence of int or str, optional
         Which components, by number from 1 or by label; by default all.
 
@@ -51,9 +47,11 @@ def plot_components(fit: Fit, components: Sequence[int | str] | None = None) -> 
     UnknownName
         If a component does not exist.
     """
+    if fit.cores and components is None:
+        return plot_core(fit)
     chosen = positions(fit, components) if components is not None else list(range(fit.rank))
     panels = _panels(fit)
-    widths = [MAP_WIDTH if _is_image(fit, mode) else CURVE_WIDTH for _, mode in panels]
+    widths = [MAP_WIDTH if is_image(fit.modes[mode]) else CURVE_WIDTH for _, mode in panels]
     figure = new_figure(sum(widths), ROW_HEIGHT * len(chosen) + 0.4)
     axes = figure.subplots(len(chosen), len(panels), squeeze=False, width_ratios=widths)
     shares = {name: fit.shares(name) for name in fit.tensors}
@@ -61,7 +59,7 @@ def plot_components(fit: Fit, components: Sequence[int | str] | None = None) -> 
         values = fit.spectra(name, mode=mode)
         for row, index in enumerate(chosen):
             ax, colour = axes[row, column], COLOURS[index % len(COLOURS)]
-            _draw(ax, values[index], colour, last=row == len(chosen) - 1, unit=_unit(values, name, fit))
+            draw_component(ax, values[index], colour, last=row == len(chosen) - 1, unit=_unit(values, name, fit))
             if column == 0:
                 label = fit.labels[index]
                 title = f"{index + 1} {label}" if label else f"component {index + 1}"
@@ -85,26 +83,9 @@ def _panels(fit: Fit) -> list[tuple[str, str]]:
     return panels
 
 
-def _is_image(fit: Fit, mode: str) -> bool:
-    return sum(size > 1 for size in fit.modes[mode].shape) >= 2
-
-
 def _unit(values: xr.DataArray, name: str, fit: Fit) -> str:
     """Return the unit of a map or spectrum; of a map that tensors share, with the tensor in which it is counted."""
     unit = str(values.attrs.get("units") or "signal")
     dims = set(values.dims[1:])
     shared = sum(dims <= set(record.dims) for record in fit.tensors.values()) > 1
     return f"{unit}, {name}" if shared else unit
-
-
-def _draw(ax: Axes, values: xr.DataArray, colour: str, last: bool, unit: str) -> None:
-    """Draw one component on one mode: a curve for one dimension, an image for two, a projection for more."""
-    values = projected(values, 2)
-    if values.ndim == 1:
-        draw_curve(ax, values, colour, last, unit)
-    else:
-        bar = draw_image(ax, values, colour_scale(values))
-        if is_narrow(values):  # above the bar it would meet the name of the component
-            bar.set_ylabel(unit, fontsize="small")
-        else:
-            bar.set_title(unit, loc="left", fontsize="small")

@@ -95,10 +95,9 @@ def doubled_loss(model: AbstractModel, tensor: Tensor, factors: Factors) -> Floa
 
 def _fitted(model: AbstractModel, tensor: Tensor, factors: Factors) -> Float[Array, "..."]:
     """Return the model in units of the data."""
-    first = tensor.modes[0]
-    scaled = (factors[first].astype(jnp.float64) / tensor.scale).astype(factors[first].dtype)
-    own = tensor.own({**factors, first: scaled})
-    return model.reconstruct(tensor.modes, dict(zip(tensor.modes, own, strict=True)))
+    carrier = model.linear_in(tensor)
+    scaled = (factors[carrier].astype(jnp.float64) / tensor.scale).astype(factors[carrier].dtype)
+    return model.reconstruct(tensor, {**factors, carrier: scaled})
 
 
 def _bound(model: AbstractModel, tensor: Tensor, factors: Factors, mode: str) -> Majoriser:
@@ -152,11 +151,13 @@ def _contracted(
 def _sums(model: AbstractModel, tensor: Tensor, factors: Factors, mode: str) -> Float[Array, "size rank"]:
     """Return the contraction of ones: that of a tensor with a single point on every other mode, where the sums are."""
     small, rows, shape = dict(factors), [], []
-    for name, row, own in zip(tensor.modes, tensor.rows, tensor.own(factors), strict=True):
-        if name == mode:
-            small[name] = own
+    sizes = (sum(block.shape[0] for block in tensor.blocks), *tensor.blocks[0].shape[1:])
+    for name, row, own, size in zip(tensor.modes, tensor.rows, tensor.own_or_whole(factors), sizes, strict=True):
+        if name == mode or own is None:
+            if own is not None:
+                small[name] = own
             rows.append(row)
-            shape.append(own.shape[0])
+            shape.append(size)
             continue
         summed = own.astype(jnp.float64) if row is None else own * row[:, None]
         small[name] = summed.sum(axis=0, keepdims=True).astype(own.dtype)
@@ -170,6 +171,7 @@ def _sums(model: AbstractModel, tensor: Tensor, factors: Factors, mode: str) -> 
         tuple(rows),
         None,
         tensor.square_norm,
+        core=tensor.core,
     )
     return model.normal_equations(ones, small, mode).right
 

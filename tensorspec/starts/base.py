@@ -8,6 +8,8 @@ from typing import NamedTuple
 import equinox as eqx
 import numpy as np
 
+from tensorspec.errors import InvalidArgument
+
 __all__ = ["AbstractStart", "StartContext"]
 
 
@@ -21,11 +23,11 @@ class StartContext(NamedTuple):
     weights
         What the values of each tensor are multiplied by so that all count alike (scale times the root of the weight).
     sizes
-        Size of each mode, in order.
-    rank
-        Number of components.
+        Size of each mode that has a factor, in order.
+    columns
+        Number of components of each of them.
     carrier
-        The mode that carries the amplitudes of most tensors.
+        The mode that carries the amplitudes of most tensors; the name of a core where the model has one.
     nonnegative
         For each mode, whether its constraints keep it from going negative.
     dtype
@@ -35,10 +37,26 @@ class StartContext(NamedTuple):
     tensors: Sequence[tuple[tuple[str, ...], np.ndarray]]
     weights: Sequence[float]
     sizes: Mapping[str, int]
-    rank: int
+    columns: Mapping[str, int]
     carrier: str
     nonnegative: Mapping[str, bool]
     dtype: np.dtype
+
+    @property
+    def rank(self) -> int:
+        """Number of components of all modes.
+
+        Raises
+        ------
+        InvalidArgument
+            When they differ, as in a Tucker model.
+        """
+        if self.carrier not in self.sizes:
+            raise InvalidArgument(
+                f"this start gives every mode the same components, which meet one to one, and the model has a core and "
+                f"the ranks {dict(self.columns)}; use start='auto', ts.HOSVD() or ts.Random()"
+            )
+        return next(iter(self.columns.values()))
 
 
 class AbstractStart(eqx.Module):

@@ -44,10 +44,11 @@ class From(AbstractStart):
                     f"From(...): no factor for mode {mode!r}; there are factors for {list(self.source)}"
                 )
             values = np.asarray(self.source[mode])
-            if values.shape != (size, context.rank):
+            if values.shape != (size, context.columns[mode]):
                 raise InvalidArgument(
                     f"From(...): the factor of mode {mode!r} has shape {values.shape}; expected (size, rank) = "
-                    f"{(size, context.rank)}"
+                    f"{(size, context.columns[mode])}"
                 )
             found[mode] = np.nan_to_num(values).astype(context.dtype)
-        return found
+        cores = {name: values for name, values in self.source.items() if name not in context.sizes}
+        return found | {name: np.asarray(values, dtype=context.dtype) for name, values in cores.items()}

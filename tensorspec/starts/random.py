@@ -30,7 +30,7 @@ class Random(AbstractStart):
         drawn = {}
         for key, (mode, size) in zip(keys, context.sizes.items(), strict=True):
             draw = jax.random.uniform if context.nonnegative[mode] else jax.random.normal
-            drawn[mode] = np.array(draw(key, (size, context.rank), dtype=context.dtype))
+            drawn[mode] = np.array(draw(key, (size, context.columns[mode]), dtype=context.dtype))
         return scaled_to_data(drawn, context)
 
 

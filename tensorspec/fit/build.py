@@ -1,0 +1,74 @@
+"""One tensor of the problem, from its clean values."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from tensorspec.fit.likelihood import reference_loss
+from tensorspec.fit.validate import CleanTensor
+from tensorspec.losses.base import AbstractLoss, EntryWeights
+from tensorspec.problem import Tensor
+
+__all__ = ["build_tensor", "traced"]
+
+
+def traced(leaf: Any) -> Any:
+    """Return a number of a constraint as traced data, so that another value never compiles again."""
+    if isinstance(leaf, (float, np.ndarray, np.floating)):
+        return jnp.asarray(leaf, jnp.float64)
+    return leaf
+
+
+def build_tensor(
+    names: tuple[str, ...],
+    values: CleanTensor,
+    entry: EntryWeights,
+    scale: float,
+    weight: float,
+    dtype: np.dtype,
+    loss: AbstractLoss | None = None,
+    seen: tuple[bool, ...] | None = None,
+    operators: tuple[Any, ...] | None = None,
+    core: str | None = None,
+) -> Tensor:
+    """Return a tensor of the problem."""
+    stored, dense = values.values, entry.dense
+    if dense is not None and dense.dtype.kind == "f":
+        stored = (stored * dense).astype(dtype)
+        dense = dense.astype(dtype)
+    if loss is None or loss.quadratic:
+        square, loss = _weighted_square(values.values, entry) * scale**2, None
+    else:
+        square = 2 * reference_loss(loss, values) * scale**2
+    return Tensor(
+        modes=names,
+        blocks=(jnp.asarray(stored),),
+        scale=jnp.asarray(scale, jnp.float64),
+        weight=jnp.asarray(weight, jnp.float64),
+        rows=tuple(None if row is None else jnp.asarray(row, jnp.float64) for row in entry.rows),
+        dense=None if dense is None else (jnp.asarray(dense),),
+        square_norm=jnp.asarray(square, jnp.float64),
+        loss=None if loss is None else jax.tree.map(traced, loss),
+        seen=seen,
+        operators=operators,
+        core=core,
+    )
+
+
+def _weighted_square(values: np.ndarray, entry: EntryWeights) -> float:
+    """Return the weighted sum of squares in float64, block by block."""
+    total, step = 0.0, max(1, 2**22 // max(values[0].size, 1))
+    for k in range(0, values.shape[0], step):
+        part = np.square(values[k : k + step], dtype=np.float64)
+        if entry.dense is not None:
+            part = part * entry.dense[k : k + step]
+        for axis in range(values.ndim - 1, -1, -1):
+            row = entry.rows[axis]
+            row = np.ones(part.shape[axis]) if row is None else (row[k : k + step] if axis == 0 else row)
+            part = part @ row if axis == part.ndim - 1 else part
+        total += float(part)
+    return total
