@@ -82,10 +82,9 @@ def finish(
     solved = Problem(found.tensors, run.state.constraints, problem.links)
     value, _, squares = objective(gathered.model, solved, run.state.factors)
     fixed = {mode: rule.fixed_columns for mode, rule in problem.constraints.items()}
-    shared = model.share is not None and not isinstance(model.share, str)
     numbered = (
         isinstance(start, From)
-        or shared
+        or model.numbers_components
         or any(item.components is not None for rule in problem.constraints.values() for item in rule.members)
     )
     answer = _read_out(gathered, run, problem, fixed, numbered)

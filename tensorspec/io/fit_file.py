@@ -62,8 +62,9 @@ def save_fit(fit: Fit, path: str | PathLike[str]) -> Path:
 
     Notes
     -----
-    Layout: ``/tensorspec/factors/<mode>``, ``/weights`` (or ``/cores/<tensor>``), ``/tensors/<tensor>_maps``, ``_spectra``, ``_residual_map``,
-    ..., ``/history``, ``/spread`` are NXdata groups with NeXus attributes and dimension scales, in units of the data;
+    Layout: ``/tensorspec/factors/<mode>``, ``/weights`` or ``/cores/<tensor>``, ``/tensors/<tensor>_maps``,
+    ``_spectra``, ``_residual_map``, ..., ``/history``, ``/spread`` are NXdata groups with NeXus attributes and
+    dimension scales, in units of the data;
     ``/tensorspec/process/note/data`` holds settings, provenance and attributes as JSON.
     """
     path = Path(path)

@@ -78,6 +78,11 @@ class AbstractModel(eqx.Module):
     def operators(self) -> Mapping[tuple[str, str], AbstractOperator]:
         """What stands between a factor and a tensor."""
 
+    @property
+    @abc.abstractmethod
+    def numbers_components(self) -> bool:
+        """Whether the settings name components by their number, so that they keep the order that they have."""
+
     @abc.abstractmethod
     def shapes(self, names: Mapping[str, tuple[str, ...]], sizes: Mapping[str, int]) -> dict[str, tuple[int, int]]:
         """Return the shape of every factor, in order: those of modes, then cores.

@@ -88,6 +88,11 @@ class CP(AbstractModel):
     links: tuple[Link, ...] = eqx.field(converter=as_links, default=(), kw_only=True)
     everywhere: tuple[AbstractConstraint, ...] = eqx.field(converter=_as_tuple, default=(), kw_only=True)
 
+    @property
+    def numbers_components(self) -> bool:
+        """Whether tensors are given their components."""
+        return self.share is not None and not isinstance(self.share, str)
+
     def shapes(self, names: Mapping[str, tuple[str, ...]], sizes: Mapping[str, int]) -> dict[str, tuple[int, int]]:
         """Return the size of every mode with the rank; see the base class."""
         # Of a coupled model every tensor adds what it can determine, so the largest bound holds.

@@ -128,6 +128,11 @@ class Tucker(AbstractModel):
     share: Mapping[str, tuple[int, ...]] | str | None = eqx.field(default=None, init=False)
     links: tuple[Link, ...] = eqx.field(default=(), init=False)
 
+    @property
+    def numbers_components(self) -> bool:
+        """Whether a pattern says which components meet."""
+        return bool(self.pattern)
+
     def shapes(self, names: Mapping[str, tuple[str, ...]], sizes: Mapping[str, int]) -> dict[str, tuple[int, int]]:
         """Return size and rank of every mode that is not left whole, then the cores; see the base class."""
         self._check(names, sizes)
