@@ -8,9 +8,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import xarray as xr
 
+from tensorspec.cores import axes_of
 from tensorspec.modes import ModeLabels
+from tensorspec.solution import Fit
 
-__all__ = ["CoreOutcome", "cores_given", "label_core", "read_out_cores"]
+__all__ = ["CoreOutcome", "core_as_factor", "cores_given", "label_core", "read_out_cores"]
 
 
 class CoreOutcome(NamedTuple):
@@ -200,20 +202,23 @@ def label_core(core: np.ndarray, modes: tuple[str, ...], labels: Mapping[str, Mo
     return xr.DataArray(core.reshape(shape), dims=dims, coords=coords, name="core")
 
 
-def cores_given(source: Any, gathered: Any) -> dict[str, np.ndarray]:
-    """Return the cores of an earlier fit as factors in the units of the problem; those that fit it."""
+def core_as_factor(fit: Fit, name: str) -> np.ndarray:
+    """Return the core of a tensor of a fit as the problem holds one, (points left whole, columns), in data units."""
+    core, modes = fit.cores[name], fit.tensors[name].modes
+    if core.dims == ("component",):
+        return np.asarray(core.values, float).reshape(1, -1)
+    kept = [axis for axis, mode in enumerate(modes) if mode in fit.factors]
+    whole = [axis for axis, mode in enumerate(modes) if mode not in fit.factors]
+    values = axes_of(fit, name).transpose([*whole, *kept])
+    return values.reshape(int(np.prod(values.shape[: len(whole)])), -1)
+
+
+def cores_given(source: Fit, gathered: Any) -> dict[str, np.ndarray]:
+    """Return the cores of an earlier fit as factors in the units of the problem; those that have its shape."""
     found = {}
     for (key, name), scale in zip(gathered.cores.items(), gathered.scales, strict=True):
-        if key not in source.cores:
-            continue
-        modes = gathered.names[key]
-        core = np.asarray(source.cores[key].values, float) * scale
-        if core.size != np.prod(gathered.shapes[name]):
-            continue
-        if core.ndim > 1:
-            kept = [axis for axis, mode in enumerate(modes) if mode in gathered.shapes]
-            whole = [axis for axis, mode in enumerate(modes) if mode not in gathered.shapes]
-            sizes = [gathered.shapes[m][1] if m in gathered.shapes else gathered.labels[m].size for m in modes]
-            core = core.reshape(sizes).transpose([*whole, *kept])
-        found[name] = core.reshape(gathered.shapes[name])
+        if key in source.cores:
+            core = core_as_factor(source, key) * scale
+            if core.shape == gathered.shapes[name]:
+                found[name] = core
     return found

@@ -17,6 +17,7 @@ from tensorspec.constraints.compose import ModeConstraints, combine
 from tensorspec.errors import ConstraintConflict, InvalidData, ModeMismatch, UnknownMode, suggest
 from tensorspec.fit.behind import find_own_modes
 from tensorspec.fit.build import build_tensor, traced
+from tensorspec.fit.core import core_as_factor
 from tensorspec.fit.gather import labelled, with_arrays
 from tensorspec.fit.validate import SINGLE, as_mapping, check_kind, clean
 from tensorspec.losses.base import AbstractDivergence
@@ -52,18 +53,20 @@ def transform(fit: Fit, new_data: Any, mode: str | None = None) -> xr.DataArray:
     -------
     DataArray
         Dimensions (component, the mode's own), in the units of ``fit.factors[mode]``: the model of the new data is the
-        sum of ``fit.weights`` times this and the other factors.
+        sum of ``fit.weights`` (or the core) times this and the other factors.
 
     Raises
     ------
     UnknownMode
-        When the fit has no such mode.
+        When the fit has no such mode, or left it whole.
     InvalidData
         When no tensor of the new data is one of the fit's with that mode.
     ModeMismatch
         When another mode has other points than in the fit.
     """
     chosen = mode or ("pixel" if "pixel" in fit.modes else next(iter(fit.modes)))
+    if chosen in fit.modes and chosen not in fit.factors:
+        raise UnknownMode(f"mode={chosen!r} is left whole and has no factor; modes with one are {list(fit.factors)}")
     if chosen not in fit.modes:
         raise UnknownMode(f"mode={mode!r}: this fit has modes {list(fit.modes)}.{suggest(chosen, fit.modes)}")
     tensors = as_mapping(new_data)
@@ -86,7 +89,7 @@ def transform(fit: Fit, new_data: Any, mode: str | None = None) -> xr.DataArray:
     own = {name: labels | {other: mode for (key, other), mode in hidden.items() if key == name} for name in tensors}
     for name in tensors:
         for other in fit.tensors[name].modes:
-            expected = fit.seen(name, other).shape[1:]
+            expected = fit.seen(name, other).shape[1:] if other in fit.factors else fit.modes[other].shape
             if other != chosen and (other not in own[name] or own[name][other].shape != expected):
                 shape = own[name][other].shape if other in own[name] else "absent"
                 raise ModeMismatch(
@@ -95,7 +98,7 @@ def transform(fit: Fit, new_data: Any, mode: str | None = None) -> xr.DataArray:
                 )
     with jax.enable_x64(True):
         values = _solve(fit, tensors, own, chosen)
-    return split(values.T, labels[chosen], coords={"component": fit.weights.coords["component"].values})
+    return split(values.T, labels[chosen], coords={"component": fit.factors[chosen].coords["component"].values})
 
 
 def _present(grouping: dict[str, tuple[str, ...]], tensors: dict[str, xr.DataArray]) -> dict[str, tuple[str, ...]]:
@@ -106,17 +109,16 @@ def _present(grouping: dict[str, tuple[str, ...]], tensors: dict[str, xr.DataArr
 
 def _solve(fit: Fit, tensors: dict[str, xr.DataArray], own: dict[str, Any], mode: str) -> np.ndarray:
     labels = own[next(iter(tensors))]
-    rank, size = fit.rank, labels[mode].size
+    rank, size = fit.ranks[mode], labels[mode].size
     dtype = np.dtype(fit.provenance.get("dtype", "float64"))
     rescale = bool(fit.provenance.get("rescale", True))
     scales = {name: 1 / fit.tensors[name].rms if rescale else 1.0 for name in tensors}
     weight = {name: fit.tensors[name].data_weight for name in tensors}
-    strengths = {name: np.asarray(fit.strengths(name).values) * scales[name] for name in tensors}
-    # The amplitudes that the fit itself had on this mode, so that penalties keep their meaning.
-    joint = {name: np.asarray(fit.strengths(name).values) / fit.tensors[name].rms for name in fit.tensors}
     carries = mode in fit.provenance.get("carriers", {}).values()
     amplitude = np.ones(rank)
     if carries:
+        # The amplitudes that the fit itself had on this mode, so that penalties keep their meaning.
+        joint = {name: np.asarray(fit.strengths(name).values) / fit.tensors[name].rms for name in fit.tensors}
         square = sum(
             fit.tensors[name].data_weight * (joint[name] if rescale else joint[name] * fit.tensors[name].rms) ** 2
             for name, record in fit.tensors.items()
@@ -138,14 +140,20 @@ def _solve(fit: Fit, tensors: dict[str, xr.DataArray], own: dict[str, Any], mode
         others = tuple(k for k in range(len(names)) if k != axis)
         seen |= True if values.valid is None else values.valid.any(axis=others)
         entry = with_arrays(fit.losses[name], names, own[name]).entry_weights(values.values, values.valid, rescale)
-        built = build_tensor(names, values, entry, scales[name], weight[name], dtype, fit.losses[name])
+        core = fit.model.core_of(name, {key: record.modes for key, record in fit.tensors.items()})
+        loss = fit.losses[name]
+        built = build_tensor(names, values, entry, scales[name], weight[name], dtype, loss, core=core)
         factors = {
-            other: jnp.asarray(np.nan_to_num(fit.seen(name, other).values.reshape(rank, -1).T), dtype)
+            other: jnp.asarray(np.nan_to_num(fit.seen(name, other).values.reshape(fit.ranks[other], -1).T), dtype)
             for other in names
-            if other != mode
+            if other != mode and other in fit.factors
         }
-        first = next(other for other in names if other != mode)
-        factors[first] = factors[first] * jnp.asarray(strengths[name] / amplitude, dtype)
+        if core is None:
+            strengths = np.asarray(fit.strengths(name).values) * scales[name]
+            first = next(other for other in names if other != mode)
+            factors[first] = factors[first] * jnp.asarray(strengths / amplitude, dtype)
+        else:
+            factors[core] = jnp.asarray(core_as_factor(fit, name) * scales[name], dtype)
         factors[mode] = jnp.zeros((size, rank), dtype)
         parts.append((built, factors))
     start = rules.prox(jnp.full((size, rank), 1e-3, dtype), 0.0)
@@ -187,7 +195,7 @@ def _solved(
 
 def _rules(fit: Fit, labels: Any, mode: str, scales: dict[str, float]) -> ModeConstraints:
     """Return the constraints of the mode, for its new points."""
-    items = combine(labelled(fit.model.constraints_for(mode), labels[mode], fit.rank))
+    items = combine(labelled(fit.model.constraints_for(mode), labels[mode], fit.ranks[mode]))
     held = [type(item).__name__ for item in items if isinstance(item, OfSamples)]
     if held:
         raise ConstraintConflict(f"mode {mode!r} has {held[0]} values, which belong to the samples that were fitted")
@@ -197,6 +205,6 @@ def _rules(fit: Fit, labels: Any, mode: str, scales: dict[str, float]) -> ModeCo
     level = fit.provenance.get("noise_level") or float("nan")
     deviation = fit.provenance.get("noise_deviation") or float("nan")
     grid = (own.shape, own.coordinates, own.units)
-    context = Context(mode, *grid, fit.rank, level, scale, deviation, carries=bool(owners))
+    context = Context(mode, *grid, fit.ranks[mode], level, scale, deviation, carries=bool(owners))
     resolved = [item.resolve(context) if isinstance(item, Resolvable) else item for item in items]
-    return ModeConstraints(tuple(jax.tree.map(traced, item) for item in resolved), fit.rank)
+    return ModeConstraints(tuple(jax.tree.map(traced, item) for item in resolved), fit.ranks[mode])

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 import tensorly
 import xarray as xr
+from scipy.linalg import lstsq
+from scipy.optimize import nnls
 from tensorly.decomposition import non_negative_tucker_hals, partial_tucker, tucker
 
 import tensorspec as ts
@@ -116,6 +118,18 @@ def test_goes_on_from_itself(signed, positive):
         assert float(again.history[0]) == pytest.approx(result.objective, rel=1e-9)
 
 
+def test_new_samples_with_all_else_held(signed, positive):
+    """Row by row the least-squares solution, and the non-negative one, of scipy."""
+    for result, data, solver in ((signed, SIGNED, lstsq), (positive, POSITIVE, nnls)):
+        turned = data.isel(x=slice(None, None, -1))
+        found = result.transform(turned)
+        assert found.dims == ("component", "x")
+        others = [columns(result, mode) for mode in ("energy_loss", "tilt")]
+        design = np.einsum("pqr,jq,kr->jkp", result.core, *others).reshape(-1, 3)
+        expected = [solver(design, row.reshape(-1))[0] for row in turned.values]
+        np.testing.assert_allclose(found.values.T, expected, atol=1e-6)
+
+
 def test_is_saved_and_repeated(positive, tmp_path):
     path = positive.save(tmp_path / "tucker.fit.h5")
     opened = ts.open(path)
@@ -166,9 +180,7 @@ def test_pattern_and_sparse_core():
     core = np.zeros((3, 3, 2))
     core[0, 0, :], core[0, 1, 0], core[1, 1, 1], core[2, 2, 0] = (2.0, 1.0), 1.5, 2.5, 1.0
     data, factors, _, clean = planted(3, core=core, level=0.01)
-    model = ts.Tucker(
-        RANKS, EVERYWHERE, pattern={("pixel", "energy_loss"): [(1, 1), (1, 2), (2, 2), (3, 3)]}
-    )
+    model = ts.Tucker(RANKS, EVERYWHERE, pattern={("pixel", "energy_loss"): [(1, 1), (1, 2), (2, 2), (3, 3)]})
     result = fit(data, model, restarts=4, tol=1e-8)
     allowed = {(1, 1), (1, 2), (2, 2), (3, 3)}
     met = {
