@@ -10,6 +10,7 @@ ORDER = [
     "plot_poisson.py",
     "plot_fusion.py",
     "plot_order3.py",
+    "plot_tucker.py",
     "plot_missing.py",
     "plot_custom_constraint.py",
 ]
