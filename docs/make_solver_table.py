@@ -18,24 +18,25 @@ SIZE, RANK = 4, 2
 SOLVERS = (ts.HALS(), ts.AOADMM(), ts.Multiplicative())
 SHAPES = np.array([[1.0, 0.0], [1.0, 1.0], [0.0, 1.0], [0.0, 2.0]])
 EXAMPLES = {
-    "NonNegative()": ts.NonNegative(),
-    "Box(lower, upper)": ts.Box(0.0, 1.0),
-    "Sparse(strength)": ts.Sparse(1.0),
-    "GroupSparse(strength)": ts.GroupSparse(1.0),
-    "ARD()": ts.ARD(1.0),
-    "SoftOrthogonal()": ts.SoftOrthogonal(1.0),
-    'SoftOrthogonal(method="shiga2016")': ts.SoftOrthogonal(0.1, method="shiga2016"),
-    "Orthogonal()": ts.Orthogonal(),
-    'SumToOne("component")': ts.SumToOne("component"),
-    'SumToOne("mode")': ts.SumToOne("mode"),
-    "Smooth(strength)": ts.Smooth(1.0),
-    "TotalVariation(strength)": ts.TotalVariation(1.0),
-    "Monotone()": ts.Monotone(),
-    "Unimodal()": ts.Unimodal(),
-    "Fixed(values)": ts.Fixed(SHAPES),
-    "Near(values, strength)": ts.Near(SHAPES, 1.0),
-    "Span(dictionary)": ts.Span(SHAPES),
-    "MinimumVolume(strength)": ts.MinimumVolume(1.0),
+    "NonNegative()": [ts.NonNegative()],
+    "Box(lower, upper)": [ts.Box(0.0, 1.0)],
+    "Sparse(strength)": [ts.Sparse(1.0)],
+    "GroupSparse(strength)": [ts.GroupSparse(1.0)],
+    "ARD()": [ts.ARD(1.0)],
+    "SoftOrthogonal()": [ts.SoftOrthogonal(1.0)],
+    'SoftOrthogonal(method="shiga2016")': [ts.SoftOrthogonal(0.1, method="shiga2016")],
+    "Orthogonal()": [ts.Orthogonal()],
+    'SumToOne("component")': [ts.SumToOne("component")],
+    'SumToOne("mode")': [ts.SumToOne("mode")],
+    "Smooth(strength)": [ts.Smooth(1.0)],
+    "TotalVariation(strength)": [ts.TotalVariation(1.0)],
+    "Monotone()": [ts.Monotone()],
+    "Unimodal()": [ts.Unimodal()],
+    "Fixed(values)": [ts.Fixed(SHAPES)],
+    "Near(values, strength)": [ts.Near(SHAPES, 1.0)],
+    "Span(dictionary)": [ts.Span(SHAPES)],
+    "MinimumVolume(strength)": [ts.MinimumVolume(1.0)],
+    "PurePixel()": [ts.PurePixel(), ts.SumToOne("component")],
 }
 
 
@@ -76,9 +77,9 @@ def table():
         f"| constraint | {' | '.join(heads)} | {' | '.join(f'{head} beside `NonNegative()`' for head in heads)} |",
         "|---" * (1 + 2 * len(SOLVERS)) + "|",
     ]
-    for label, item in EXAMPLES.items():
-        alone = ready([item])
-        beside = None if isinstance(item, ts.NonNegative) else ready([item, ts.NonNegative()])
+    for label, items in EXAMPLES.items():
+        alone = ready(items)
+        beside = None if isinstance(items[0], ts.NonNegative) else ready([*items, ts.NonNegative()])
         cells = [verdict(solver, rules) for rules in (alone, beside) for solver in SOLVERS]
         lines.append(f"| `{label}` | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
