@@ -6,6 +6,7 @@ from .constraints.nonnegative import Box as Box
 from .constraints.nonnegative import NonNegative as NonNegative
 from .constraints.orthogonal import Orthogonal as Orthogonal
 from .constraints.orthogonal import SoftOrthogonal as SoftOrthogonal
+from .constraints.pure import PurePixel as PurePixel
 from .constraints.relevance import ARD as ARD
 from .constraints.shape import Monotone as Monotone
 from .constraints.shape import Unimodal as Unimodal

@@ -183,6 +183,11 @@ class ModeConstraints(eqx.Module):
         return all(member.convex for member in self.members)
 
     @property
+    def convex_maps(self) -> bool:
+        """Whether every member with a proximal map is convex."""
+        return all(self.members[index].convex for split in self._proximal for index in split)
+
+    @property
     def scale_free(self) -> bool:
         """Whether scaling a column up never changes what the constraints say (cones only)."""
         return all(member.degree == 0 for member in self.members)

@@ -132,7 +132,8 @@ class Orthogonal(AbstractHardConstraint, ChecksPartners, Resolvable):
     It fixes the scale of its mode, so another mode carries the amplitudes.  The set is not convex; the projection is
     the polar factor.  With it on one mode and nothing else, a matrix is fitted as well as by its truncated singular
     value decomposition, though up to a rotation; with three modes or more the answer is unique as that of any other
-    CP.  It stands beside penalties only: no other set of factors has a known nearest point in common with it.
+    CP.  It stands beside penalties only: no other set of factors has a known nearest point in common with it.  Beside
+    a penalty with a proximal map of its own, such as `Sparse`, the objective falls but may stop short of a minimum.
 
     Parameters
     ----------

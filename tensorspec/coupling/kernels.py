@@ -81,6 +81,10 @@ class AbstractKernel(AbstractOperator):
         """Return the tensor's own points."""
         return outside
 
+    def outside_of(self, inside: Grid) -> Grid:
+        """Return the same points."""
+        return inside
+
     def apply(self, factor: Float[Array, "size columns"], absolute: bool = False) -> Float[Array, "seen columns"]:
         """Return the factor with the map of every dimension applied in turn."""
         assert self.inside is not None and self.outside is not None

@@ -9,7 +9,6 @@ Arrays are ``(size, columns)``; pixels of a map are merged as everywhere, the la
 
 # No postponed annotations in this file: equinox has to see its abstract variables as they are.
 import abc
-from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
@@ -21,7 +20,7 @@ from jaxtyping import Array, Float
 from tensorspec.algebra.normal_equations import NormalEquations
 from tensorspec.errors import InvalidArgument, ModeMismatch
 
-__all__ = ["AbstractOperator", "Bin", "Grid", "Matrix", "Parametric", "as_operators", "pull_back", "refine"]
+__all__ = ["AbstractOperator", "Bin", "Grid", "Matrix", "Parametric", "pull_back", "refine"]
 
 _STEP_TOLERANCE = 1e-3
 _SHORTER = (1.0, 0.5, 0.2, 0.05)
@@ -78,6 +77,10 @@ class AbstractOperator(eqx.Module):
         """Return the points of the factor where no other tensor says them, or None when that is not settled."""
 
     @abc.abstractmethod
+    def outside_of(self, inside: Grid) -> Grid:
+        """Return the points that the operator makes of the factor's by itself, where another one follows."""
+
+    @abc.abstractmethod
     def apply(self, factor: Float[Array, "size columns"], absolute: bool = False) -> Float[Array, "seen columns"]:
         """Return what the tensor sees of a factor; with `absolute`, by the map of the absolute coefficients."""
 
@@ -108,27 +111,6 @@ class Parametric(abc.ABC):
     @abc.abstractmethod
     def found(self) -> dict[str, float]:
         """Return the parameters that were fitted, by name, in the units of the coordinates."""
-
-
-def as_operators(given: Any) -> dict[tuple[str, str], AbstractOperator]:
-    """Return operators by tensor and mode.
-
-    Raises
-    ------
-    InvalidArgument
-        When the mapping has other keys, or holds something that is no operator.
-    """
-    example = 'operators={("edx", "pixel"): ts.Bin(2)}'
-    if given is None:
-        return {}
-    if not isinstance(given, Mapping):
-        raise InvalidArgument(f"operators={given!r}: expected a mapping, for example {example}")
-    for key, item in given.items():
-        if not (isinstance(key, tuple) and len(key) == 2 and all(isinstance(part, str) for part in key)):
-            raise InvalidArgument(f"operators: the key {key!r} is no pair of tensor and mode; write {example}")
-        if not isinstance(item, AbstractOperator):
-            raise InvalidArgument(f"operators: {key} is given {item!r}, which is no operator; write {example}")
-    return dict(given)
 
 
 def pull_back(
@@ -257,6 +239,18 @@ class Bin(AbstractOperator):
         del outside
         return None
 
+    def outside_of(self, inside: Grid) -> Grid:
+        """Return the middles of the blocks."""
+        sizes = self._sizes(inside)
+        if any(n % b for n, b in zip(inside.shape, sizes, strict=True)):
+            raise ModeMismatch(f"Bin({self.size!r}): the shape {inside.shape} of mode {inside.mode!r} is no multiple")
+        middles = tuple(
+            None if fine is None else fine.reshape(-1, b).mean(axis=1)
+            for fine, b in zip(inside.coordinates, sizes, strict=True)
+        )
+        shape = tuple(n // b for n, b in zip(inside.shape, sizes, strict=True))
+        return inside._replace(shape=shape, coordinates=middles)
+
     def apply(self, factor: Float[Array, "size columns"], absolute: bool = False) -> Float[Array, "seen columns"]:
         """Return the means over blocks."""
         del absolute
@@ -313,6 +307,10 @@ class Matrix(AbstractOperator):
         del outside
         size = int(np.shape(self.values)[1])
         return Grid("", (size,), (None,), (None,))
+
+    def outside_of(self, inside: Grid) -> Grid:
+        """Return points without coordinates."""
+        return Grid(inside.mode, (int(np.shape(self.values)[0]),), (None,), (None,))
 
     def apply(self, factor: Float[Array, "size columns"], absolute: bool = False) -> Float[Array, "seen columns"]:
         """Return the product."""

@@ -15,8 +15,9 @@ from tensorspec.algebra.normal_equations import NormalEquations
 from tensorspec.constraints.base import AbstractConstraint
 from tensorspec.constraints.compose import ModeConstraints
 from tensorspec.constraints.nonnegative import NonNegative
+from tensorspec.coupling.chain import as_operators
 from tensorspec.coupling.links import Link, as_links
-from tensorspec.coupling.operators import AbstractOperator, as_operators
+from tensorspec.coupling.operators import AbstractOperator
 from tensorspec.coupling.sharing import FIND, as_share, components_seen
 from tensorspec.errors import RankOutOfRange
 from tensorspec.models.base import AbstractModel, as_constraints
@@ -57,7 +58,7 @@ class CP(AbstractModel):
         decides.
     operators
         What stands between a factor and a tensor, by tensor and mode, for example
-        ``{("edx", "pixel"): Bin(2), ("edx", "xray_energy"): Broaden("fit")}``.
+        ``{("edx", "pixel"): Bin(2), ("edx", "xray_energy"): Broaden("fit")}``; a list of operators acts in its order.
     links
         Pairs of modes whose factors are softly equal, as `Link`.
     everywhere
@@ -173,7 +174,7 @@ def NMF(
     constraints: Mapping[str, Any] | None = None,
     scale: str | None = None,
     share: Mapping[str, Sequence[int]] | str | None = None,
-    operators: Mapping[tuple[str, str], AbstractOperator] | None = None,
+    operators: Mapping[tuple[str, str], AbstractOperator | Sequence[AbstractOperator]] | None = None,
     *,
     links: Sequence[Link] = (),
 ) -> CP:

@@ -16,8 +16,9 @@ from tensorspec.algebra.normal_equations import NormalEquations
 from tensorspec.constraints.base import AbstractConstraint, Separability
 from tensorspec.constraints.compose import ModeConstraints
 from tensorspec.constraints.pattern import Pattern
+from tensorspec.coupling.chain import as_operators
 from tensorspec.coupling.links import Link
-from tensorspec.coupling.operators import AbstractOperator, as_operators
+from tensorspec.coupling.operators import AbstractOperator
 from tensorspec.errors import ConstraintConflict, InvalidArgument, RankOutOfRange, UnknownMode, UnknownName, suggest
 from tensorspec.models.base import AbstractModel, as_constraints
 from tensorspec.models.cp import as_rank

@@ -18,8 +18,11 @@ from tensorspec.solvers.base import AbstractSolver, Block, block_value, with_qua
 
 __all__ = ["AOADMM"]
 
-# How often constraints that have no joint projection are gone through to make the result feasible.
-_FEASIBILITY_ROUNDS = 20
+# How often constraints that have no joint projection are gone through, at most, to make the result feasible, and the
+# change of an entry, in roundings of the largest, below which it is.
+_FEASIBILITY_ROUNDS, _FEASIBLE = 1000, 8
+# Shares of the longest safe step that are tried where several constraints make even that one too long.
+_SHORTER = (1.0, 0.1, 0.01)
 # Share of the block's objective below which a rise is rounding; refusing it would stop the last digits.
 _ROUNDING = 1e-15
 # The root of the norm's multiplier: accuracy of the norm, most rounds, and the least slope that the secant believes.
@@ -280,11 +283,31 @@ def _other_steps(block: Block, members: Sequence[_Member]) -> list[list[Array]]:
     if block.norms is not None:
         # On the sphere ADMM may circle; a proximal gradient step always leads down.
         return [_gradient_step(members, block.factors, block.norms)]
+    found: list[list[Array]] = []
     only = members[0]
     if len(members) == 1 and only.rules.splits == 1 and only.rules.separability == Separability.MATRIX:
         # Where all allowed factors have the same Gram matrix, the linear term decides, and this is the minimiser.
-        return [[only.rules.prox(only.equations.right, 0.0)]]
-    return []
+        found.append([only.rules.prox(only.equations.right, 0.0)])
+    if not all(m.rules.convex_maps for m in members):
+        # ADMM may circle here as well.
+        shares = _SHORTER if any(m.rules.splits > 1 for m in members) else _SHORTER[:1]
+        found += [_free_gradient_step(members, block.factors, share) for share in shares]
+    return found
+
+
+def _free_gradient_step(
+    members: Sequence[_Member], factors: Sequence[Array], share: float
+) -> list[Float[Array, "size rank"]]:
+    """Return the factors after a share of a proximal gradient step, which leads down with a single proximal map."""
+    result = []
+    for m, factor in zip(members, factors, strict=True):
+        steepest = jnp.max(jnp.linalg.eigvalsh(m.gram))
+        step = (share / jnp.where(steepest > 0, steepest, 1.0)).astype(factor.dtype)
+        value = factor - step * m.slope(factor)
+        for split in range(m.rules.splits):
+            value = m.rules.prox(value, step, split=split)
+        result.append(_make_feasible(value, m.rules))
+    return result
 
 
 def _gradient_step(
@@ -334,9 +357,18 @@ def _make_feasible(values: Array, rules: ModeConstraints) -> Array:
     if rules.splits < 2:
         return values
 
-    def body(_: Array, current: Array) -> Array:
-        for split in reversed(range(rules.splits)):
-            current = rules.prox(current, 0.0, split=split)
-        return current
+    enough = _FEASIBLE * jnp.finfo(values.dtype).eps
 
-    return jax.lax.fori_loop(0, _FEASIBILITY_ROUNDS, body, values)
+    def going(state: tuple[Array, Array, Array]) -> Array:
+        current, change, count = state
+        return (change > enough * jnp.max(jnp.abs(current))) & (count < _FEASIBILITY_ROUNDS)
+
+    def body(state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        current, _, count = state
+        new = current
+        for split in reversed(range(rules.splits)):
+            new = rules.prox(new, 0.0, split=split)
+        return new, jnp.max(jnp.abs(new - current)), count + 1
+
+    first = jnp.asarray(jnp.inf, values.dtype)
+    return jax.lax.while_loop(going, body, (values, first, jnp.asarray(0)))[0]

@@ -192,6 +192,12 @@ class TestMinimumVolume(ConstraintContract):
         return ts.MinimumVolume(0.3)
 
 
+@pytest.mark.slow
+class TestPurePixel(ConstraintContract):
+    def make(self):
+        return ts.PurePixel()
+
+
 class TestFixed(ConstraintContract):
     def make(self):
         values = np.full((self.size, self.columns), np.nan)

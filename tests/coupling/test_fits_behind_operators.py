@@ -127,6 +127,21 @@ def test_a_width_and_an_offset_are_found_with_the_factors(noise):
         assert plain.objective > 1.2 * fit.objective
 
 
+@pytest.mark.slow
+def test_an_offset_is_found_behind_a_known_width(tmp_path):
+    data = {"eels": EELS + 0.01 * RNG.standard_normal(EELS.shape), "second": second(0.01, offset=0.87, sigma=1.0)}
+    model = ts.NMF(3, operators={("second", "energy_loss"): [ts.Shift("fit"), ts.Broaden(1.0)]})
+    fit = ts.fit(data, model, **(OPTIONS | {"tol": 1e-6}))
+    assert (np.diff(fit.history.values) <= 1e-12).all()
+    found = fit.provenance["operators"]["second"]["energy_loss"]
+    assert set(found) == {"offset"} and found["offset"] == pytest.approx(0.87, abs=0.05)
+    truth = np.linalg.norm(LOW_MAPS @ spectra(offset=0.87, sigma=1.0) - fit.reconstruct("second").values)
+    assert truth < 0.02 * float(np.sqrt((data["second"] ** 2).sum()))
+    again = ts.open(fit.save(tmp_path / "fit.h5"))
+    assert again.model.operators == fit.model.operators and len(again.model.operators) == 1
+    xr.testing.assert_allclose(again.reconstruct("second"), fit.reconstruct("second"))
+
+
 def test_a_single_tensor_may_be_sharpened():
     broad = second(sigma=1.0)
     fit = ts.fit({"second": broad}, ts.NMF(3, operators={("second", "energy_loss"): ts.Broaden(1.0)}), **OPTIONS)
