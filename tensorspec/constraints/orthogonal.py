@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import equinox as eqx
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from tensorspec.constraints.adaptive import AdaptiveSoftOrthogonal
@@ -31,8 +32,9 @@ from tensorspec.errors import ConstraintConflict, InvalidArgument
 
 __all__ = ["Orthogonal", "SoftOrthogonal"]
 
-# Measured: 0.03 times the relative noise lands within a factor 1.4 of the best strength from 500 to 100 000 counts.
-_STRENGTH_PER_NOISE = 0.03
+# Measured from 100 to 100 000 counts: 0.03 times the noise over the signal, in units where the data have a root mean
+# square of one, and never so much that a component is deformed to dodge the penalty.
+_STRENGTH_PER_NOISE, _STRONGEST = 0.03, 0.1
 _PUBLISHED_WEIGHT = 0.1
 _METHODS = ("penalty", "shiga2016")
 
@@ -52,9 +54,9 @@ class SoftOrthogonal(AbstractQuadraticPenalty, Assumption, Resolvable, ChecksPar
     Parameters
     ----------
     strength
-        Weight in the objective of the problem as solved; ``"auto"`` takes 0.03 times the noise standard deviation over
-        the root mean square of the data.  Above 0.1 a component is deformed to dodge the penalty.  With
-        ``method="shiga2016"`` the weight w of the published rule, 0 to 1; 0.1 by default.
+        Weight in the objective of the problem as solved; ``"auto"`` takes 0.03 s / (1 - s^2), with s the noise
+        standard deviation over the root mean square of the data, and at most 0.1: above that a component is deformed
+        to dodge the penalty.  With ``method="shiga2016"`` the weight w of the published rule, 0 to 1; 0.1 by default.
     method
         ``"penalty"``, or ``"shiga2016"``: the published rule with its adaptive strength.
     components
@@ -105,7 +107,9 @@ class SoftOrthogonal(AbstractQuadraticPenalty, Assumption, Resolvable, ChecksPar
             return AdaptiveSoftOrthogonal(_PUBLISHED_WEIGHT if isinstance(self.strength, str) else self.strength)
         if not isinstance(self.strength, str):
             return self
-        return dataclasses.replace(self, strength=_STRENGTH_PER_NOISE * context.noise_level)
+        # The less of the data is signal, the smaller are the amplitudes that the penalty acts on.
+        signal = max(1 - context.noise_level**2, np.finfo(float).tiny)
+        return dataclasses.replace(self, strength=min(_STRENGTH_PER_NOISE * context.noise_level / signal, _STRONGEST))
 
     def complaint(self, others: Sequence[AbstractConstraint]) -> str | None:
         """Refuse to stand without non-negativity: signed columns would make the penalty reward anti-correlation."""

@@ -54,9 +54,10 @@ def test_what_it_changed_is_told(fits):
 
 
 def test_the_automatic_strength_follows_the_noise(fits):
-    """0.03 times the noise standard deviation over the root mean square of the data; Poisson: mean over mean square."""
+    """0.03 s / (1 - s^2), s the noise over the root mean square of the data; Poisson: mean over mean square."""
     counts = PHANTOM.data["data"] if not isinstance(PHANTOM.data, xr.DataArray) else PHANTOM.data
-    expected = 0.03 * np.sqrt(float(counts.mean()) / float((counts.astype(float) ** 2).mean()))
+    square = float(counts.mean()) / float((counts.astype(float) ** 2).mean())
+    expected = 0.03 * np.sqrt(square) / (1 - square)
     text = fits[0].provenance["constraints_as_solved"]["pixel"][1]
     assert float(text.removeprefix("SoftOrthogonal(strength=").rstrip(")")) == pytest.approx(expected, rel=1e-4)
 
