@@ -45,7 +45,9 @@ def test_the_automatic_penalty_is_better_than_the_published_rule_at_its_best():
     assert degrees(phantom, restarts=1) > 12
 
 
-@pytest.mark.parametrize(("kind", "counts", "most", "plain"), [("eels", 500, 2.6, 12), ("eels", 5000, 1.0, 12)])
+@pytest.mark.parametrize(
+    ("kind", "counts", "most", "plain"), [("eels", 100, 6.0, 12), ("eels", 500, 2.6, 12), ("eels", 5000, 1.0, 12)]
+)
 def test_the_automatic_penalty_over_three_seeds(kind, counts, most, plain):
     phantoms = [ts.phantoms.discs(kind, counts=counts, seed=seed) for seed in range(3)]
     automatic = [degrees(phantom, ts.SoftOrthogonal()) for phantom in phantoms]
