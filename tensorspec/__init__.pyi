@@ -20,6 +20,7 @@ from .constraints.volume import MinimumVolume as MinimumVolume
 from .coupling.kernels import Broaden as Broaden
 from .coupling.kernels import Resample as Resample
 from .coupling.kernels import Shift as Shift
+from .coupling.kernels import Stretch as Stretch
 from .coupling.links import Link as Link
 from .coupling.operators import Bin as Bin
 from .coupling.operators import Matrix as Matrix

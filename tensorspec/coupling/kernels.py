@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 from tensorspec.coupling.operators import AbstractOperator, Grid, Parametric
 from tensorspec.errors import InvalidArgument, ModeMismatch
 
-__all__ = ["AbstractKernel", "Broaden", "Resample", "Shift"]
+__all__ = ["AbstractKernel", "Broaden", "Resample", "Shift", "Stretch"]
 
 FIT = "fit"
 
@@ -260,6 +260,75 @@ class Shift(AbstractKernel, Parametric):
     def found(self) -> dict[str, float]:
         """Return the offset that was fitted."""
         return {"offset": float(self.offset)} if self.fitted else {}
+
+
+class Stretch(AbstractKernel, Parametric):
+    """The tensor sees the factor stretched along its coordinate about one point, by cubic convolution.
+
+    A spectrometer whose dispersion is not what its axis says; in a list with `Shift`, both errors of an axis.
+
+    Parameters
+    ----------
+    factor
+        How many times farther from the fixed point the tensor sees what the factor has; or ``"fit"``, to find it
+        together with the factors.  Another tensor must see the factor without it.
+    about
+        The fixed point, in the units of the coordinates; the middle of the factor's points by default.
+    start
+        Where a fitted factor begins.
+
+    Raises
+    ------
+    InvalidArgument
+        When the factor is no number above zero.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> grid = Grid("energy", (5,), (None,), (None,))
+    >>> Stretch(2.0, about=0.0).settle(grid, grid).apply(np.arange(5.0)[:, None])[:, 0].tolist()
+    [0.0, 0.5, 1.0, 1.5, 2.0]
+    """
+
+    factor: Any = eqx.field(converter=lambda value: _as_number("Stretch(factor)", value, True))
+    about: float | None = eqx.field(default=None, static=True)
+    start: float = eqx.field(default=1.0, static=True)
+    inside: tuple[Array, ...] | None = eqx.field(default=None, repr=False)
+    outside: tuple[Array, ...] | None = eqx.field(default=None, repr=False)
+    fitted: bool = eqx.field(default=False, static=True, repr=False)
+
+    def started(self, inside: tuple[np.ndarray, ...]) -> "Stretch":
+        """Return the operator with a number for its factor, and its fixed point."""
+        if len(inside) != 1:
+            raise ModeMismatch(f"Stretch: the mode has {len(inside)} dimensions; a stretch is along one")
+        fitted = isinstance(self.factor, str)
+        factor = _as_number("Stretch(start)", self.start, True) if fitted else self.factor
+        about = 0.5 * float(inside[0][0] + inside[0][-1]) if self.about is None else float(self.about)
+        return dataclasses.replace(self, factor=float(factor), about=about, fitted=fitted)
+
+    def matrix(self, inside: Float[Array, " size"], outside: Float[Array, " seen"]) -> Float[Array, "seen size"]:
+        """Return the interpolation at the points moved back."""
+        assert self.about is not None
+        return _interpolation(inside, self.about + (outside - self.about) / self.factor)
+
+    def parameters(self) -> Float[Array, " parameters"]:
+        """Return the logarithm of the factor, if it is fitted."""
+        return jnp.log(jnp.asarray(self.factor))[None] if self.fitted else jnp.zeros(0)
+
+    def with_parameters(self, values: Float[Array, " parameters"]) -> "Stretch":
+        """Return the operator with another factor."""
+        return dataclasses.replace(self, factor=jnp.exp(values[0])) if self.fitted else self
+
+    def reach(self) -> Float[Array, " parameters"]:
+        """Return how far the logarithm may move in one sweep: two steps at the point farthest from the fixed one."""
+        if not self.fitted or self.inside is None:
+            return jnp.zeros(0)
+        step = jnp.median(jnp.abs(jnp.diff(self.inside[0])))
+        return (2 * step / jnp.max(jnp.abs(self.inside[0] - self.about)))[None]
+
+    def found(self) -> dict[str, float]:
+        """Return the factor that was fitted."""
+        return {"factor": float(self.factor)} if self.fitted else {}
 
 
 class Resample(AbstractKernel):

@@ -1,6 +1,7 @@
 """Smooth: the bending energy of a grid, in its units, and the smooth non-negative factor."""
 
 import cvxpy as cp
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -9,6 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tensorspec as ts
+from tensorspec.algebra.pentadiagonal import solve_pentadiagonal
+from tensorspec.constraints import bending
 from tensorspec.constraints.grid import plain_grid
 from tensorspec.errors import InvalidData
 
@@ -64,6 +67,55 @@ def test_a_strong_penalty_is_the_regression_line_however_many_points():
         stacked = np.concatenate([np.eye(count), np.sqrt(1e9) * operator(x)])
         exact = np.linalg.lstsq(stacked, np.concatenate([bow, np.zeros(count - 2)]), rcond=None)[0]
         np.testing.assert_allclose(on([x], 1e9).prox(bow, 1.0), exact, atol=1e-9)
+
+
+smoothed = jax.jit(lambda item, values, step: item.prox(values, step))
+
+
+@pytest.mark.parametrize("even", [True, False], ids=["even", "uneven"])
+def test_a_long_axis_has_the_same_smooth_columns(even, monkeypatch):
+    rng = np.random.default_rng(6)
+    count = 201
+    x = 0.1 * np.arange(count) if even else np.cumsum(rng.uniform(0.05, 0.2, count))
+    values = np.stack([rng.standard_normal(count), ((x - x.mean()) / x.std()) ** 2, 3 * x - 1], axis=1)
+    full = on([x])
+    monkeypatch.setattr(bending, "_LONG", 100)
+    long = on([x])
+    assert type(full.bending).__name__ == "_Modes" and type(long.bending).__name__ == "_LongAxis"
+    assert long.bending.smoothest.shape[1] < 40
+    assert float(long.value(values)) == pytest.approx(float(full.value(values)), rel=1e-12)
+    before = smoothed._cache_size()
+    for strength in 10.0 ** np.arange(-6, 19, 3):
+        found = np.asarray(smoothed(long, values, strength))
+        np.testing.assert_allclose(found, full.prox(values, strength), atol=1e-9)
+        if strength < 1e8:
+            stacked = np.concatenate([np.eye(count), np.sqrt(strength) * operator(x)])
+            exact = np.linalg.lstsq(stacked, np.concatenate([values, np.zeros((count - 2, 3))]), rcond=None)[0]
+            np.testing.assert_allclose(found, exact, atol=1e-10)
+    assert smoothed._cache_size() == before + 1  # a new strength never compiles again
+    steps = np.array([[0.0, 1e-2, 1e5]])
+    each = [full.prox(values[:, k], steps[0, k]) for k in range(3)]
+    np.testing.assert_allclose(smoothed(long, values, steps), np.stack(each, axis=1), atol=1e-9)
+    single = smoothed(long, values.astype(np.float32), 1e-2)
+    assert single.dtype == np.float32
+    np.testing.assert_allclose(single, full.prox(values, 1e-2), atol=1e-5)
+    # What a banded system cannot do goes the other way.
+    rough = np.cumsum(np.exp(2 * rng.standard_normal(count)))
+    assert type(on([rough]).bending).__name__ == "_Modes"
+    with jax.enable_x64(False):
+        assert type(on([x]).bending).__name__ == "_Modes"
+
+
+@pytest.mark.parametrize("size", [3, 4, 33])
+def test_systems_of_five_diagonals_are_solved(size):
+    rng = np.random.default_rng(size)
+    root = np.tril(np.triu(rng.standard_normal((size, size)), -2)) + 3 * np.eye(size)
+    matrix, right = root @ root.T, rng.standard_normal((size, 2))
+    diagonals = [np.diag(matrix, k)[:, None] for k in range(3)]
+    solve = jax.jit(solve_pentadiagonal)
+    np.testing.assert_allclose(solve(*diagonals, right), np.linalg.solve(matrix, right), rtol=1e-9)
+    several = [np.concatenate([item, 2 * item], axis=1) for item in diagonals]
+    np.testing.assert_allclose(solve(*several, right), np.linalg.solve(matrix, right) / [1, 2], rtol=1e-9)
 
 
 def test_free_ends():

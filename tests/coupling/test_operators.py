@@ -28,6 +28,7 @@ CASES = {
     "Broaden a map": (ts.Broaden(0.9), MAP, MAP),
     "Shift": (ts.Shift(-0.37), EVEN, EVEN),
     "Shift, falling": (ts.Shift(0.8), line(np.linspace(20, 0, 41)), line(np.linspace(20, 0, 41))),
+    "Stretch": (ts.Stretch(0.95, about=4.0), EVEN, COARSE),
     "Resample": (ts.Resample(), EVEN, COARSE),
     "Matrix": (ts.Matrix(RNG.standard_normal((7, 41))), EVEN, line(np.arange(7))),
     "Shift and Broaden": (Chain((ts.Shift(0.3), ts.Broaden(0.8))), EVEN, COARSE),
@@ -92,6 +93,17 @@ def test_a_shift_is_upwards_in_the_units_of_the_coordinate(order):
         np.testing.assert_allclose(seen, peak(120 + offset), atol=1e-3)
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_stretch_moves_peaks_away_from_its_fixed_point(order):
+    energy = np.linspace(100, 140, 161)[::order]
+
+    def peak(centre, width):
+        return np.exp(-0.5 * ((energy - centre) / width) ** 2)[:, None]
+
+    seen = ts.Stretch(1.1, about=110).settle(line(energy), line(energy)).apply(peak(120, 1.5))
+    np.testing.assert_allclose(seen, peak(121, 1.65), atol=1e-3)
+
+
 def test_resampling_is_exact_for_parabolas():
     fine, coarse = np.linspace(0, 10, 21), np.linspace(0, 10, 34)
     values = np.stack([fine, fine**2], axis=1)
@@ -125,6 +137,7 @@ def test_the_bound_touches_and_lies_above(name, per_row):
     [
         (ts.Broaden("fit"), {"sigma": 1.7}, ts.Broaden(1.7)),
         (ts.Shift("fit"), {"offset": -0.83}, ts.Shift(-0.83)),
+        (ts.Stretch("fit"), {"factor": 0.94}, ts.Stretch(0.94)),
     ],
 )
 def test_a_parameter_is_found_when_the_factor_is_known(operator, truth, begin):
@@ -157,16 +170,16 @@ def test_several_operators_act_in_their_order():
 
 def test_the_parameters_of_a_chain_are_found_together():
     factor = jnp.asarray(np.exp(-0.5 * ((np.linspace(0, 20, 41)[:, None] - [[5, 10, 12]]) / [[1.0, 2.0, 0.8]]) ** 2))
-    seen = Chain((ts.Shift(-0.83), ts.Broaden(1.7))).settle(EVEN, COARSE).apply(factor)
+    seen = Chain((ts.Shift(-0.83), ts.Stretch(0.94, about=5.0), ts.Broaden(1.7))).settle(EVEN, COARSE).apply(factor)
     gram = jnp.asarray(np.diag([1.0, 2.0, 0.5]) + 0.1)
     equations = NormalEquations(gram, seen @ gram)
-    current = Chain((ts.Shift("fit"), ts.Broaden("fit"))).settle(EVEN, COARSE)
+    current = Chain((ts.Shift("fit"), ts.Stretch("fit", about=5.0), ts.Broaden("fit"))).settle(EVEN, COARSE)
     values, step = [], jax.jit(refine)
     for _ in range(15):
         values.append(float(equations.value(current.apply(factor))))
         current = step(current, equations, factor)
     assert (np.diff(values) <= 1e-12).all()
-    assert current.found() == pytest.approx({"offset": -0.83, "sigma": 1.7}, rel=1e-6)
+    assert current.found() == pytest.approx({"offset": -0.83, "factor": 0.94, "sigma": 1.7}, rel=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -180,6 +193,8 @@ def test_the_parameters_of_a_chain_are_found_together():
         (lambda: ts.Broaden("auto"), "or 'fit'"),
         (lambda: ts.Shift(float("nan")), "finite"),
         (lambda: ts.Shift(1.0).settle(MAP, MAP), "2 dimensions"),
+        (lambda: ts.Stretch(1.1).settle(MAP, MAP), "2 dimensions"),
+        (lambda: ts.Stretch(0.0), "above zero"),
         (lambda: ts.Resample().settle(EVEN, line(np.arange(50, 60))), "do not meet"),
         (lambda: ts.Resample().settle(EVEN, line(np.arange(5), "keV")), "'eV'.*'keV'"),
         (lambda: ts.Resample().settle(EVEN, Grid("energy", (5,), (None,), (None,))), "41 points.*5.*coordinates"),
