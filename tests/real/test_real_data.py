@@ -86,6 +86,22 @@ def test_dual_eels_line_scans_share_their_positions(shared_data):
     assert float(fit.explained.min()) > 0.97
 
 
+@pytest.mark.slow
+def test_two_line_scans_differ_in_dispersion_more_than_in_offset(shared_data):
+    folder = shared_data / "lsmo_eels"
+    first = ts.load(folder / "LSMO_linescan.hdf5", reader="HSPY").sel(energy_loss=slice(515, 659))
+    second = ts.load(folder / "LSMO_STO_linescan.hdf5", reader="HSPY").sel(energy_loss=slice(505, 680))
+    second = second.isel(x=slice(4, 10)).rename(x="place")
+    axis = [ts.Shift("fit", start=-0.7), ts.Stretch("fit", about=535.0, start=0.95)]
+    model = ts.NMF(1, operators={("first", "energy_loss"): axis})
+    fit = ts.fit({"second": second, "first": first}, model, tol=1e-8, progress=False)
+    assert (np.diff(fit.history.values) <= 0).all()
+    found = fit.provenance["operators"]["first"]["energy_loss"]
+    assert found["offset"] == pytest.approx(-0.80, abs=0.1)
+    assert found["factor"] == pytest.approx(0.948, abs=0.003)
+    assert fit.explained.min() > 0.995
+
+
 def test_kinetic_fluorescence_with_four_modes_and_missing_values(shared_data):
     with np.load(shared_data / "kinetic" / "kinetic.npz") as stored:
         data = xr.DataArray(
