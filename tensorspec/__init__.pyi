@@ -56,6 +56,7 @@ from .solution import Fit as Fit
 from .solvers.admm import AOADMM as AOADMM
 from .solvers.hals import HALS as HALS
 from .solvers.multiplicative import Multiplicative as Multiplicative
+from .solvers.newton import GaussNewton as GaussNewton
 from .solvers.status import Status as Status
 from .starts.given import From as From
 from .starts.nndsvd import NNDSVD as NNDSVD

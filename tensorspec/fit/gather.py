@@ -32,7 +32,7 @@ from tensorspec.problem import Problem, Tensor
 from tensorspec.recipe import constructor_repr
 from tensorspec.scale import ScalePlan, plan_scale
 from tensorspec.solvers.adaptive import adaptive_mode
-from tensorspec.solvers.base import AbstractSolver
+from tensorspec.solvers.base import AbstractAnySolver, AbstractJointSolver
 from tensorspec.solvers.dispatch import choose_solvers
 from tensorspec.solvers.sweep import Program
 
@@ -45,7 +45,7 @@ class Gathered(NamedTuple):
     problem: Problem
     program: Program
     without: tuple[Problem, Program] | None  # the same without what is only believed
-    warm: tuple[Problem, Program] | None  # the same with least squares in place of the Poisson likelihood
+    warm: tuple[Problem, Program] | None  # the same for some first sweeps
     model: AbstractModel
     labels: dict[str, ModeLabels]
     names: dict[str, tuple[str, ...]]
@@ -145,7 +145,7 @@ def gather(
         )
         for mode in order
     }
-    chosen = solver if isinstance(solver, AbstractSolver) else None
+    chosen = solver if isinstance(solver, AbstractAnySolver) else None
     bounded = {mode for key in keys if isinstance(losses[key], AbstractDivergence) for mode in names[key]}
     blocks, solver_name, why = choose_solvers(scale_plan, resolved, per_row, chosen, bounded)
     measured, unseen = find_measured(cleaned, names, labels, operators)
@@ -160,6 +160,9 @@ def gather(
             for key, other in warm_start(losses, cleaned).items()
         }
         warm = _warm(tuple(plain.get(key, built[key]) for key in keys), first, links, names, model, losses)
+    elif isinstance(chosen, AbstractJointSolver) and chosen.warm:
+        first = resolved if without is None else without[0].constraints
+        warm = _warm(tuple(built.values()), first, links, names, model, losses)
     return Gathered(
         problem=Problem(tuple(built.values()), resolved, links),
         program=Program(scale_plan, blocks),
@@ -263,7 +266,7 @@ def _without_assumptions(
     names: Mapping[str, tuple[str, ...]],
     model: AbstractModel,
     per_row: Mapping[str, bool],
-    solver: AbstractSolver | None,
+    solver: AbstractAnySolver | None,
     divergences: Collection[str],
 ) -> tuple[Problem, Program] | None:
     """Return the problem without the constraints that are only believed, or None when there is none."""
@@ -285,7 +288,7 @@ def _warm(
     model: AbstractModel,
     losses: Mapping[str, AbstractLoss],
 ) -> tuple[Problem, Program] | None:
-    """Return the problem with least squares in place of the Poisson likelihood, whose solution is a good start."""
+    """Return the problem that a fit begins with: the usual solvers, and the tensors given, some as least squares."""
     plan = _plan(rules, names, model)
     bounded = {
         mode

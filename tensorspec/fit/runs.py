@@ -142,13 +142,16 @@ def run_all(
 
     A prior such as soft orthogonality is turned on after a fit without it: turned on at once it holds a poor start in
     place (measured on a cross-section by EELS and EDX: 20 to 54 degrees from the true spectra instead of 0.1 to 2.4).
-    With `warm`, a Poisson fit begins with a few sweeps of weighted least squares.
+    With `warm`, a Poisson fit begins with a few sweeps of weighted least squares.  A solver of all modes at once begins
+    with some sweeps of the usual one, unless factors were given.
     """
     stages = [(gathered.problem, gathered.program, limits)]
     if gathered.without is not None and not isinstance(starts[0][0], From):
         stages.insert(0, (*gathered.without, limits))
-    if warm and gathered.warm is not None:
-        short = replace(limits, max_sweeps=min(WARM_START["max_sweeps"], limits.max_sweeps), tol=WARM_START["tol"])
+    joint = gathered.program.joint
+    if gathered.warm is not None and (warm or (joint is not None and not isinstance(starts[0][0], From))):
+        most = WARM_START["max_sweeps"] if joint is None else joint.warm
+        short = replace(limits, max_sweeps=min(most, limits.max_sweeps), tol=WARM_START["tol"])
         stages.insert(0, (*gathered.warm, short))
     content = stored.load() if stored is not None else None
     finals: list[float] = []

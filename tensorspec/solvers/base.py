@@ -17,8 +17,9 @@ from jaxtyping import Array, Float
 from tensorspec.algebra.majoriser import Majoriser
 from tensorspec.algebra.normal_equations import NormalEquations
 from tensorspec.constraints.compose import ModeConstraints
+from tensorspec.scale import ScalePlan
 
-__all__ = ["AbstractSolver", "Block", "Undirected", "block_value", "with_quadratic"]
+__all__ = ["AbstractAnySolver", "AbstractJointSolver", "AbstractSolver", "Block", "Undirected", "block_value", "with_quadratic"]
 
 
 class Block(NamedTuple):
@@ -43,7 +44,11 @@ class Block(NamedTuple):
     norms: Sequence[Float[Array, " rank"]] | None
 
 
-class AbstractSolver(eqx.Module):
+class AbstractAnySolver(eqx.Module):
+    """Base of all that may be asked for as a solver."""
+
+
+class AbstractSolver(AbstractAnySolver):
     """Base of every solver of a block."""
 
     extrapolate: eqx.AbstractVar[bool]
@@ -72,6 +77,42 @@ class AbstractSolver(eqx.Module):
     @abc.abstractmethod
     def step(self, block: Block, state: Any) -> tuple[list[Float[Array, "size rank"]], Any]:
         """Return better factors of the block, feasible, and the new state."""
+
+
+class AbstractJointSolver(AbstractAnySolver):
+    """Base of every solver that moves all modes at once: it makes a whole sweep, where others update one block."""
+
+    # How many sweeps of the solver that the table chooses come first, where no start was given.
+    warm: eqx.AbstractVar[int]
+
+    @abc.abstractmethod
+    def refusal(self, mode: str, constraints: ModeConstraints) -> str | None:
+        """Return why the solver cannot take a mode with these constraints, or None when it can."""
+
+    @abc.abstractmethod
+    def init(self, factors: Sequence[Float[Array, "size rank"]], constraints: Sequence[ModeConstraints]) -> Any:
+        """Return the state kept between sweeps, for the factors of all modes in the order of their names."""
+
+    @abc.abstractmethod
+    def sweep(
+        self, model: Any, plan: ScalePlan, problem: Any, state: Any
+    ) -> tuple[Any, Float[Array, ""]]:
+        """Return the state after a sweep that does not raise the objective.
+
+        Parameters
+        ----------
+        model, plan, problem
+            What is solved, and how scale is carried.
+        state
+            The `SweepState` before.
+
+        Returns
+        -------
+        state
+            After the sweep; its counters of quiet sweeps and its status are left to the loop.
+        tried
+            The objective of the last point that was tried.
+        """
 
 
 class Undirected(abc.ABC):  # noqa: B024 - it is a mark, and asks for nothing

@@ -30,13 +30,13 @@ from tensorspec.coupling.through import outside, refined, with_operators
 from tensorspec.models.base import AbstractModel
 from tensorspec.problem import Factors, Problem
 from tensorspec.scale import ScalePlan
-from tensorspec.solvers.base import Block, Undirected
+from tensorspec.solvers.base import AbstractJointSolver, Block, Undirected
 from tensorspec.solvers.dispatch import BlockPlan
 from tensorspec.solvers.multiplicative import kept_alive
 from tensorspec.solvers.question import ask, doubled_loss
 from tensorspec.solvers.static import Static
 
-__all__ = ["RUNNING", "Program", "SweepInfo", "SweepState", "init_state", "objective", "run_chunk"]
+__all__ = ["RUNNING", "Program", "SweepInfo", "SweepState", "init_state", "objective", "rounding", "run_chunk"]
 
 RUNNING, CONVERGED, EXACT = 0, 1, 2
 # Extrapolation schedule of Ang, Cohen, Gillis and Hien (doi:10.1002/nla.2373): growth, growth of the cap, decay.
@@ -59,6 +59,11 @@ class Program(NamedTuple):
     def undirected(self) -> bool:
         """Whether a block is updated by a rule that belongs to no objective, so that a rise is no reason to refuse."""
         return any(isinstance(block.solver, Undirected) for block in self.blocks)
+
+    @property
+    def joint(self) -> AbstractJointSolver | None:
+        """The solver that makes whole sweeps, where there is one."""
+        return next((block.solver for block in self.blocks if isinstance(block.solver, AbstractJointSolver)), None)
 
 
 class SweepState(eqx.Module):
@@ -285,7 +290,7 @@ def _one_sweep(model: AbstractModel, program: Program, problem: Problem, state: 
     penalty = sum((rule.value(factors[mode]) for mode, rule in constraints.items()), link_value(problem.links, factors))
     tried = misfit + penalty
     # A plain sweep leads down, so there a rise is rounding; refusing it would only undo what the solvers have learnt.
-    accepted = tried <= state.objective + jnp.where(state.plain, _rounding(factors) * problem.square_norm, 0.0)
+    accepted = tried <= state.objective + jnp.where(state.plain, rounding(factors) * problem.square_norm, 0.0)
     accepted = accepted | program.undirected
 
     def keep(new: Any, old: Any) -> Any:
@@ -324,7 +329,8 @@ def _one_sweep(model: AbstractModel, program: Program, problem: Problem, state: 
     )
 
 
-def _rounding(factors: Factors) -> float:
+def rounding(factors: Factors) -> float:
+    """Return what rounding does to the objective of a sweep, as a share of the data's sum of squares."""
     return _ROUNDING[next(iter(factors.values())).dtype]
 
 
@@ -351,7 +357,7 @@ def _compiled(
     problem = eqx.combine(problem, problem_static)
     state = eqx.combine(arrays, state_static)
     total = problem.square_norm
-    floor = _rounding(state.factors)
+    floor = rounding(state.factors)
 
     def going(carry: tuple[Any, Array, Array, Array]) -> Array:
         current, count, _, _ = carry
@@ -360,7 +366,11 @@ def _compiled(
     def body(carry: tuple[Any, Array, Array, Array]) -> tuple[Any, Array, Array, Array]:
         current, count, kept, tried = carry
         before = eqx.combine(current, state_static)
-        after, info = _one_sweep(model, program, problem, before)
+        if program.joint is None:
+            after, info = _one_sweep(model, program, problem, before)
+        else:
+            after, last_tried = program.joint.sweep(model, program.plan, problem, before)
+            info = SweepInfo(after.objective, last_tried, jnp.asarray(True))
         after = _judge(before, after, info, tol, total, floor, program.undirected)
         return (
             eqx.filter(after, eqx.is_array),
