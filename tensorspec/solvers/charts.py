@@ -22,10 +22,8 @@ from tensorspec.constraints.nonnegative import Box, NonNegative
 
 __all__ = ["Chart", "chart_of", "chart_refusal", "slopes_and_bends"]
 
-# An entry this far below the largest of its column, and pulled to zero, is zero.
-_NOTHING = 1e-13
-# The logistic map of a box keeps this share of its width off the walls when it is inverted.
-_OFF_WALL = 1e-6
+# An entry is at a bound when it is this much nearer than it would go if it were alone.
+_NEAR = 0.1
 
 
 class Chart(eqx.Module):
@@ -53,7 +51,7 @@ class Chart(eqx.Module):
         self, factor: Float[Array, "size rank"], present: Float[Array, "size rank"] | None = None
     ) -> Float[Array, "size rank"]:
         """Return free variables of a factor; with `present`, the columns in a box keep theirs, as scale never moves."""
-        found = self._mapped(factor, [None if m is None else m.inverse for m in self.members])
+        found = self._mapped(factor, [_logit(m) if isinstance(m, Box) else None if m is None else m.inverse for m in self.members])
         if present is None:
             return found
         boxed = [c for group, m in zip(self.columns, self.members, strict=True) if isinstance(m, Box) for c in group]
@@ -68,11 +66,6 @@ class Chart(eqx.Module):
     def by_entry(self) -> tuple[bool, ...]:
         """For each column whether every entry has a variable of its own."""
         return self._each(lambda member: member is None or member.separability == Separability.ENTRY)
-
-    @property
-    def from_zero(self) -> tuple[bool, ...]:
-        """For each column whether its entries are squares, so that zero is a stationary point of each."""
-        return self._each(lambda member: isinstance(member, NonNegative))
 
     @property
     def plain(self) -> bool:
@@ -91,30 +84,22 @@ class Chart(eqx.Module):
                 low, high = low.at[chosen].set(member.lower), high.at[chosen].set(member.upper)
         return low, high
 
-    def released(
+    def at_bounds(
         self,
         factor: Float[Array, "size rank"],
         slope: Float[Array, "size rank"],
         curvature: Float[Array, "size rank"],
     ) -> tuple[Array, Float[Array, "size rank"]]:
-        """Return which entries are stuck at a bound though the slope leads off it, and where they go instead.
+        """Return which entries are at a bound or all but there, and where they go instead of taking part in a step.
 
-        At a bound the derivative by the free variable vanishes, and close to it a Newton step goes far too far.  Both
-        are seen by how small the distance is beside ``slope / curvature``, the way to go if the entry were alone.
+        At a bound the derivative by the free variable vanishes, and close to it a Newton step goes far too far, so that
+        squares never reach zero, nor leave it.  Close means: small beside ``slope / curvature``, the way that the entry
+        would go if it were alone.  That way is taken, up to the bound or off it.
         """
         low, high = self.limits()
         step = -slope / curvature
-        wall = jnp.where(slope < 0, factor - low, high - factor)
-        stuck = jnp.isfinite(jnp.where(slope < 0, low, high)) & (wall < 0.1 * jnp.abs(step)) & (step != 0)
-        margin = jnp.where(jnp.isfinite(high - low), _OFF_WALL * (high - low), 0.0)
-        return stuck & self.moving(len(factor)), jnp.clip(factor + step, low + margin, high - margin)
-
-    def settled(
-        self, factor: Float[Array, "size rank"], slope: Float[Array, "size rank"]
-    ) -> Float[Array, "size rank"]:
-        """Return the factor with zeros in place of what a square has brought next to zero."""
-        small = factor <= _NOTHING * jnp.max(jnp.abs(factor), axis=0)
-        return jnp.where(small & (slope > 0) & jnp.asarray(self.from_zero) & self.moving(len(factor)), 0.0, factor)
+        near = jnp.minimum(factor - low, high - factor) <= _NEAR * jnp.abs(step)
+        return near & self.moving(len(factor)), jnp.clip(factor + step, low, high)
 
     def _each(self, rule: Any) -> tuple[bool, ...]:
         answer = {c: rule(m) for group, m in zip(self.columns, self.members, strict=True) for c in group}
@@ -136,6 +121,16 @@ class Chart(eqx.Module):
             return factor
         free = jnp.isnan(self.known)
         return jnp.where(free, factor, jnp.where(free, 0, self.known))
+
+
+def _logit(box: Box) -> Any:
+    """Return the inverse of the logistic map of a box; unlike the box's own it takes the walls to infinity."""
+
+    def inverse(factor: Array) -> Array:
+        share = (factor - box.lower) / (box.upper - box.lower)
+        return jnp.log(share) - jnp.log1p(-share)
+
+    return inverse
 
 
 def _by_column(rule: ModeConstraints) -> list[list[AbstractConstraint]]:

@@ -135,7 +135,7 @@ def _by_data(
 
 
 def slope_and_curvature(tensor: Tensor, fitted: Float[Array, "..."]) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
-    """Return the derivative of the misfit by every entry of the model in data units, and its expected second one."""
+    """Return the derivative of the misfit by every entry of the model in data units, and its second one."""
     loss = tensor.loss
     data = jnp.concatenate(tensor.blocks) if len(tensor.blocks) > 1 else tensor.blocks[0]
     data = data.astype(fitted.dtype)
@@ -146,7 +146,7 @@ def slope_and_curvature(tensor: Tensor, fitted: Float[Array, "..."]) -> tuple[Fl
     if isinstance(loss, AbstractDivergence):
         push = loss.push(fitted)
         slope = (jnp.ones_like(fitted) if push is None else push) - loss.pull(data, fitted)
-        curvature = _fisher(loss, fitted)
+        curvature = _curvature(loss, data, fitted)
     elif isinstance(loss, AbstractRobustLoss):
         curvature = loss.trust(data, fitted)
         slope = curvature * (fitted - data)
@@ -161,13 +161,12 @@ def slope_and_curvature(tensor: Tensor, fitted: Float[Array, "..."]) -> tuple[Fl
     return (slope * weight).astype(fitted.dtype), (curvature * weight).astype(fitted.dtype)
 
 
-def _fisher(loss: AbstractDivergence, fitted: Array) -> Array:
-    """Return the second derivative of a divergence where the data are what the model expects."""
-    expected = jax.lax.stop_gradient(fitted)
+def _curvature(loss: AbstractDivergence, data: Array, fitted: Array) -> Array:
+    """Return the second derivative of a divergence, zero where it is below that."""
 
     def slope(values: Array) -> Array:
         push = loss.push(values)
-        return (1.0 if push is None else push) - loss.pull(expected, values)
+        return (1.0 if push is None else push) - loss.pull(data, values)
 
     found = jax.jvp(slope, (fitted,), (jnp.ones_like(fitted),))[1]
     return jnp.where(fitted > 0, jnp.maximum(found, 0), 0)

@@ -100,10 +100,10 @@ class GaussNewton(AbstractJointSolver):
     Notes
     -----
     Constraints are expressed by free variables: `NonNegative` by squares, `Box` by a logistic map, `Monotone` by sums
-    of positive steps, `Fixed` entries by none.  The square stands still at zero.  So an entry at or next to zero whose
-    slope leads up is taken out of the step and moves by itself, by its slope over its curvature (times the rank, so
-    that all of a row may do it at once); one that is pulled to zero ends at zero exactly.  The end is a point where no
-    entry at a bound wants to leave it.
+    of positive steps, `Fixed` entries by none.  The square stands still at zero, the logistic map at its walls.  So an
+    entry at or next to a bound, nearer than a tenth of its slope over its curvature (times the rank, so that all of a
+    row may do it at once), is taken out of the step and moves by just that, off the bound or onto it.  Entries are
+    zero exactly, and where a fit ends none of them wants to leave.
 
     The objective is the one of the other solvers, with unit norms on the modes that carry no scale: the penalties are
     those of the factors brought to these norms, and are derived through that.  To the Gauss-Newton matrix of the misfit
@@ -187,8 +187,8 @@ class GaussNewton(AbstractJointSolver):
             goal, gain = local.released(last.damping)
             gain = gain - dot(local.slope, step) - 0.5 * dot(step, local.product(step))
             moved = jax.tree.map(jnp.add, free, step)
-            variables = {m: jnp.where(local.stuck[m], goal[m], moved.factors[m]) for m in names}
-            factors = {m: charts[m].settled(charts[m].forward(variables[m]), local.pull[m]) for m in names}
+            variables = {m: jnp.where(local.bound[m], goal[m], moved.factors[m]) for m in names}
+            factors = {m: charts[m].forward(variables[m]) for m in names}
             factors = plan.retract(factors, local.point.factors, weights)
             variables = {m: charts[m].inverse(factors[m], variables[m]) for m in names}
             found = {m: factors[m].astype(dtype) for m in names}

@@ -40,22 +40,22 @@ class Quadratic(NamedTuple):
     pull
         Slope by the factors themselves.
     slope
-        Slope by the free variables, zero for entries that are known or stuck at a bound.
+        Slope by the free variables, zero for entries that are known or at a bound.
     product
         The matrix times a change of the free variables.
-    stuck
-        Entries at a bound that they want to leave; they move by themselves.
+    bound
+        Entries at a bound or next to one, which move by themselves.
     damped
         The matrix with some damping.
     released
-        For some damping, the free variables of the entries that are stuck, and by how much the objective should fall.
+        For some damping, the free variables of the entries at a bound, and by how much the objective should fall.
     """
 
     point: Point
     pull: dict[str, Float[Array, "size rank"]]
     slope: Point
     product: Callable[[Point], Point]
-    stuck: dict[str, Array]
+    bound: dict[str, Array]
     damped: Callable[[Float[Array, ""]], Damped]
     released: Callable[[Float[Array, ""]], tuple[dict[str, Array], Float[Array, ""]]]
 
@@ -131,8 +131,8 @@ def quadratic_model(
         pull = jax.tree.map(jnp.add, pull, slope)
     diagonals = {m: _diagonal(misfit.blocks[m], len(point.factors[m])) for m in modes}
     own = {m: _above_nothing(diagonals[m]) * diagonals[m].shape[1] for m in modes}
-    stuck = {m: charts[m].released(point.factors[m], pull[m], own[m])[0] for m in modes}
-    moving = {m: charts[m].moving(len(point.factors[m])) & ~stuck[m] for m in modes}
+    bound = {m: charts[m].at_bounds(point.factors[m], pull[m], own[m])[0] for m in modes}
+    moving = {m: charts[m].moving(len(point.factors[m])) & ~bound[m] for m in modes}
 
     forward = {m: jax.linearize(charts[m].forward, free.factors[m])[1] for m in modes}
     back = {m: jax.linear_transpose(forward[m], free.factors[m]) for m in modes}
@@ -175,14 +175,14 @@ def quadratic_model(
         goals, gain = {}, jnp.zeros((), jnp.float64)
         for m in modes:
             curvature = own[m] + damping * _above_nothing(jnp.mean(diagonals[m]))
-            goal = charts[m].released(point.factors[m], pull[m], curvature)[1]
-            change = jnp.where(stuck[m], goal - point.factors[m], 0)
+            goal = charts[m].at_bounds(point.factors[m], pull[m], curvature)[1]
+            change = jnp.where(bound[m], goal - point.factors[m], 0)
             goals[m] = charts[m].inverse(goal)
             gain = gain - jnp.sum(pull[m] * change) - 0.5 * jnp.sum(own[m] * jnp.square(change))
         return goals, gain
 
     slope = Point(to_free(pull), misfit.slope.parameters)
-    return Quadratic(point, pull, slope, product, stuck, damped, released)
+    return Quadratic(point, pull, slope, product, bound, damped, released)
 
 
 def _above_nothing(values: Array) -> Array:
