@@ -57,6 +57,11 @@ class Chart(eqx.Module):
         boxed = [c for group, m in zip(self.columns, self.members, strict=True) if isinstance(m, Box) for c in group]
         return found.at[:, jnp.asarray(boxed)].set(present[:, jnp.asarray(boxed)]) if boxed else found
 
+    def clipped(self, free: Float[Array, "size rank"]) -> Float[Array, "size rank"]:
+        """Return free variables of which no square has gone through zero: it would come back out of it."""
+        squares = self._each(lambda member: isinstance(member, NonNegative))
+        return jnp.where(jnp.asarray(squares), jnp.maximum(free, 0), free)
+
     def moving(self, size: int) -> Array:
         """Return which entries are not known."""
         shape = (size, sum(map(len, self.columns)))
@@ -98,8 +103,13 @@ class Chart(eqx.Module):
         """
         low, high = self.limits()
         step = -slope / curvature
-        near = jnp.minimum(factor - low, high - factor) <= _NEAR * jnp.abs(step)
-        return near & self.moving(len(factor)), jnp.clip(factor + step, low, high)
+        return self.within(_NEAR, factor, step), jnp.clip(factor + step, low, high)
+
+    def within(self, share: float, factor: Float[Array, "size rank"], step: Float[Array, "size rank"]) -> Array:
+        """Return which entries that are not known are nearer to a bound than a share of a step."""
+        low, high = self.limits()
+        near = jnp.minimum(factor - low, high - factor) <= share * jnp.abs(step)
+        return near & self.moving(len(factor))
 
     def _each(self, rule: Any) -> tuple[bool, ...]:
         answer = {c: rule(m) for group, m in zip(self.columns, self.members, strict=True) for c in group}

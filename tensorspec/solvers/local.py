@@ -84,7 +84,7 @@ def local_model(model: AbstractModel, problem: Problem, point: Point, dtype: Any
         slopes.append(slope)
         products.append(product)
         for mode, block in _row_blocks(model, tensor, point, rows, dtype).items():
-            blocks[mode] = _sum(blocks[mode], block) if mode in blocks else block
+            blocks[mode] = blocks[mode] + block if mode in blocks else block
 
     def product(change: Point) -> Point:
         return _added([item(change) for item in products])
@@ -201,10 +201,6 @@ def _alone(tensor: Tensor, own: list[Array], dtype: Any) -> tuple[Tensor, Factor
     """Return the tensor as if the factors that it sees were its own, and these in the type of the data."""
     factors = {mode: values.astype(dtype) for mode, values in zip(tensor.modes, own, strict=True)}
     return dataclasses.replace(tensor, operators=None, seen=None), factors
-
-
-def _sum(first: Array, second: Array) -> Array:
-    return first + second if first.ndim == second.ndim else first + (second if first.ndim == 3 else second[None])
 
 
 def _added(items: list[Any]) -> Any:

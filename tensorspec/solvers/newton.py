@@ -187,7 +187,7 @@ class GaussNewton(AbstractJointSolver):
             goal, gain = local.released(last.damping)
             gain = gain - dot(local.slope, step) - 0.5 * dot(step, local.product(step))
             moved = jax.tree.map(jnp.add, free, step)
-            variables = {m: jnp.where(local.bound[m], goal[m], moved.factors[m]) for m in names}
+            variables = {m: jnp.where(local.bound[m], goal[m], charts[m].clipped(moved.factors[m])) for m in names}
             factors = {m: charts[m].forward(variables[m]) for m in names}
             factors = plan.retract(factors, local.point.factors, weights)
             variables = {m: charts[m].inverse(factors[m], variables[m]) for m in names}

@@ -138,7 +138,10 @@ def quadratic_model(
     back = {m: jax.linear_transpose(forward[m], free.factors[m]) for m in modes}
     bent = {m: slopes_and_bends(charts[m], free.factors[m], pull[m]) for m in modes}
     along = {m: jnp.where(moving[m], bent[m][0], 0) for m in modes}
-    bends = {m: jnp.where(moving[m], bent[m][1], 0) for m in modes}
+    # Farther inside, what is lost where the bend is downward is no less than what this would gain, and nearly flat
+    # directions would look curved.
+    close = {m: charts[m].within(1.0, point.factors[m], pull[m] / own[m]) | ~jnp.asarray(charts[m].by_entry) for m in modes}
+    bends = {m: jnp.where(moving[m] & close[m], bent[m][1], 0) for m in modes}
 
     def to_free(change: dict[str, Array]) -> dict[str, Array]:
         return {m: jnp.where(moving[m], back[m](change[m])[0], 0) for m in modes}
