@@ -20,7 +20,7 @@ from tensorspec.solvers.charts import Chart, slopes_and_bends
 from tensorspec.solvers.gradients import dot
 from tensorspec.solvers.local import Point, local_model
 
-__all__ = ["Damped", "Quadratic", "penalty_of", "quadratic_model"]
+__all__ = ["Damped", "Quadratic", "brought_to_norms", "penalty_of", "quadratic_model"]
 
 
 class Damped(NamedTuple):
@@ -70,7 +70,7 @@ def penalty_of(plan: ScalePlan, problem: Problem) -> Callable[[Factors], Float[A
     weights = [tensor.weight for tensor in problem.tensors]
 
     def penalty(factors: Factors) -> Float[Array, ""]:
-        unit = _brought_to_norms(plan, factors, weights)
+        unit = brought_to_norms(plan, factors, weights)
         total = link_value(problem.links, unit)
         for mode, rule in problem.constraints.items():
             total = total + _value(rule, unit[mode])
@@ -90,7 +90,7 @@ def _value(rule: ModeConstraints, factor: Float[Array, "size rank"]) -> Float[Ar
     return total
 
 
-def _brought_to_norms(plan: ScalePlan, factors: Factors, weights: list[Array]) -> Factors:
+def brought_to_norms(plan: ScalePlan, factors: Factors, weights: list[Array]) -> Factors:
     """Return what `ScalePlan.retract` does where no column vanishes, with a derivative also where one does."""
     result = dict(factors)
     for item in plan.normalisations:
