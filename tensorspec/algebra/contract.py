@@ -187,7 +187,9 @@ def tangent_product(
     found = []
     for n in axes:
         own = reduce(jnp.multiply, [grams[k] for k in axes if k != n])
-        pairs = [reduce(jnp.multiply, [crossed[m], *(grams[k] for k in axes if k not in (m, n))]) for m in axes if m != n]
+        pairs = [
+            reduce(jnp.multiply, [crossed[m], *(grams[k] for k in axes if k not in (m, n))]) for m in axes if m != n
+        ]
         product = jnp.matmul(tangents[n], own, precision=_EXACT) + jnp.matmul(
             factors[n], reduce(jnp.add, pairs), precision=_EXACT
         )

@@ -14,6 +14,7 @@ import xarray as xr
 
 from tensorspec.errors import InvalidArgument
 from tensorspec.fit.gather import gather
+from tensorspec.fit.likelihood import first_sweeps
 from tensorspec.fit.progress import Progress
 from tensorspec.fit.record import digest_of, finish
 from tensorspec.fit.runs import make_starts, open_checkpoint, run_all
@@ -135,7 +136,7 @@ def fit(
         starts = make_starts(start, gathered, count, seed)
         stored = open_checkpoint(checkpoint, digest, recipe, starts)
         with Progress(progress, len(starts), limits) as bar:
-            best, finals = run_all(gathered, starts, limits, stored, bar, warm=isinstance(start, str))
+            best, finals = run_all(gathered, starts, limits, stored, bar, first_sweeps(gathered.program.joint, start))
         result = finish(
             tensors,
             gathered,

@@ -19,7 +19,15 @@ from tensorspec.algebra.normal_equations import NormalEquations
 from tensorspec.constraints.compose import ModeConstraints
 from tensorspec.scale import ScalePlan
 
-__all__ = ["AbstractAnySolver", "AbstractJointSolver", "AbstractSolver", "Block", "Undirected", "block_value", "with_quadratic"]
+__all__ = [
+    "AbstractAnySolver",
+    "AbstractJointSolver",
+    "AbstractSolver",
+    "Block",
+    "Undirected",
+    "block_value",
+    "with_quadratic",
+]
 
 
 class Block(NamedTuple):
@@ -94,9 +102,7 @@ class AbstractJointSolver(AbstractAnySolver):
         """Return the state kept between sweeps, for the factors of all modes in the order of their names."""
 
     @abc.abstractmethod
-    def sweep(
-        self, model: Any, plan: ScalePlan, problem: Any, state: Any
-    ) -> tuple[Any, Float[Array, ""]]:
+    def sweep(self, model: Any, plan: ScalePlan, problem: Any, state: Any) -> tuple[Any, Float[Array, ""]]:
         """Return the state after a sweep that does not raise the objective.
 
         Parameters

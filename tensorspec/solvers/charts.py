@@ -51,7 +51,9 @@ class Chart(eqx.Module):
         self, factor: Float[Array, "size rank"], present: Float[Array, "size rank"] | None = None
     ) -> Float[Array, "size rank"]:
         """Return free variables of a factor; with `present`, the columns in a box keep theirs, as scale never moves."""
-        found = self._mapped(factor, [_logit(m) if isinstance(m, Box) else None if m is None else m.inverse for m in self.members])
+        found = self._mapped(
+            factor, [_logit(m) if isinstance(m, Box) else None if m is None else m.inverse for m in self.members]
+        )
         if present is None:
             return found
         boxed = [c for group, m in zip(self.columns, self.members, strict=True) if isinstance(m, Box) for c in group]

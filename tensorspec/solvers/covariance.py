@@ -116,9 +116,7 @@ def covariance_of(
     norms = _flat(moved, places, size)
     inverse, undetermined = _pseudo_inverse(matrix + penalised)
     half = norms.T @ inverse
-    return Covariance(
-        variance * half @ matrix @ half.T, places, np.arange(count, size), undetermined
-    )
+    return Covariance(variance * half @ matrix @ half.T, places, np.arange(count, size), undetermined)
 
 
 def _units(point: Point, places: dict[str, np.ndarray], count: int, size: int) -> Point:

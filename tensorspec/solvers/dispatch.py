@@ -97,8 +97,8 @@ def _choose_joint(
     complaints = [text for text in (asked.refusal(mode, rule) for mode, rule in constraints.items()) if text]
     if complaints:
         raise ConstraintConflict(
-            f"solver={name}() moves all modes at once, along derivatives: {'; '.join(complaints)}. Use solver='auto', or "
-            "drop the constraint"
+            f"solver={name}() moves all modes at once, along derivatives: {'; '.join(complaints)}. Use solver='auto', "
+            "or drop the constraint"
         )
     modes = tuple(sorted(constraints))
     held = tuple(_held(plan, mode, constraints[mode].rank) for mode in modes)

@@ -80,38 +80,44 @@ def local_model(model: AbstractModel, problem: Problem, point: Point, dtype: Any
     blocks: dict[str, Array] = {}
     for index, tensor in enumerate(problem.tensors):
         by_grams = isinstance(model, TangentProducts) and tensor.dense is None and tensor.loss is None
-        slope, product, rows = (_by_grams if by_grams else _by_data)(model, tensor, index, point, dtype)
+        slope, product, grams = (_by_grams if by_grams else _by_data)(model, tensor, index, point, dtype)
         slopes.append(slope)
         products.append(product)
-        for mode, block in _row_blocks(model, tensor, point, rows, dtype).items():
+        for mode, gram in grams.items():
+            block = _before(tensor.operator(mode), gram, len(point.factors[mode]))
             blocks[mode] = blocks[mode] + block if mode in blocks else block
 
-    def product(change: Point) -> Point:
+    def whole(change: Point) -> Point:
         return _added([item(change) for item in products])
 
-    return Local(_added(slopes), product, blocks)
+    return Local(_added(slopes), whole, blocks)
 
 
-def _by_grams(model: Any, tensor: Tensor, index: int, point: Point, dtype: Any) -> tuple[Point, Any, None]:
+def _by_grams(
+    model: Any, tensor: Tensor, index: int, point: Point, dtype: Any
+) -> tuple[Point, Callable[[Point], Point], dict[str, Float[Array, "..."]]]:
+    """Return slope, product and the Gram matrices of one tensor, the data read for the slope alone."""
     own, along = jax.linearize(lambda at: tensor_at(tensor, at.parameters[index]).own(at.factors), point)
     back = jax.linear_transpose(along, point)
     plain, factors = _alone(tensor, own, dtype)
-    slopes = []
+    slopes, grams = [], {}
     for mode, values in zip(tensor.modes, own, strict=True):
         equations = model.normal_equations(plain, factors, mode)
-        gram = equations.gram.astype(jnp.float64)
-        product = jnp.einsum("nr,nrs->ns", values, gram) if gram.ndim == 3 else values @ gram
-        slopes.append(product - equations.right.astype(jnp.float64))
+        grams[mode] = equations.gram.astype(jnp.float64)
+        seen = jnp.einsum("nr,nrs->ns", values, grams[mode]) if equations.per_row else values @ grams[mode]
+        slopes.append(seen - equations.right.astype(jnp.float64))
 
     def product(change: Point) -> Point:
         return back(model.tangent_product(plain, own, along(change)))[0]
 
-    return back(slopes)[0], product, None
+    return back(slopes)[0], product, grams
 
 
 def _by_data(
     model: AbstractModel, tensor: Tensor, index: int, point: Point, dtype: Any
-) -> tuple[Point, Any, list[Float[Array, " size"]]]:
+) -> tuple[Point, Callable[[Point], Point], dict[str, Float[Array, "..."]]]:
+    """Return slope, product and near enough Gram matrices of one tensor, by derivatives of the model itself."""
+
     def seen(at: Point) -> Array:
         placed = tensor_at(tensor, at.parameters[index])
         return fitted_in_data_units(model, placed, {m: f.astype(dtype) for m, f in at.factors.items()})
@@ -123,22 +129,22 @@ def _by_data(
     def product(change: Point) -> Point:
         return back(curvature * along(change))[0]
 
-    axes = range(curvature.ndim)
-    size = jnp.square(tensor.scale) * curvature.size
     # As if the weight were the product of its means: enough to precondition, and exact for weights that are.
-    wide = curvature.astype(jnp.float64)
-    mean = jnp.sum(wide) / size
-    means = [jnp.sum(wide, axis=tuple(k for k in axes if k != axis)) * n / size for axis, n in enumerate(wide.shape)]
-    rows = [jnp.where(mean > 0, item / jnp.where(mean > 0, mean, 1), 0) for item in means]
+    wide, axes = curvature.astype(jnp.float64) / jnp.square(tensor.scale), range(curvature.ndim)
+    mean = jnp.mean(wide)
+    rows = [jnp.mean(wide, axis=tuple(k for k in axes if k != axis)) / jnp.where(mean > 0, mean, 1) for axis in axes]
     rows[0] = rows[0] * mean
-    return back(slope)[0], product, rows
+    plain, factors = _alone(tensor, tensor.own(point.factors), dtype)
+    one = jnp.ones_like(tensor.weight)
+    plain = dataclasses.replace(plain, dense=None, loss=None, rows=tuple(rows), weight=one, scale=one)
+    grams = {mode: model.normal_equations(plain, factors, mode).gram.astype(jnp.float64) for mode in tensor.modes}
+    return back(slope)[0], product, grams
 
 
 def slope_and_curvature(tensor: Tensor, fitted: Float[Array, "..."]) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
     """Return the derivative of the misfit by every entry of the model in data units, and its second one."""
     loss = tensor.loss
-    data = jnp.concatenate(tensor.blocks) if len(tensor.blocks) > 1 else tensor.blocks[0]
-    data = data.astype(fitted.dtype)
+    data = jnp.concatenate(tensor.blocks).astype(fitted.dtype)
     weight: Any = jnp.square(tensor.scale) * tensor.weight
     for axis, row in enumerate(tensor.rows):
         if row is not None:
@@ -153,7 +159,7 @@ def slope_and_curvature(tensor: Tensor, fitted: Float[Array, "..."]) -> tuple[Fl
     else:
         curvature, slope = jnp.ones_like(fitted), fitted - data
     if tensor.dense is not None:
-        dense = jnp.concatenate(tensor.dense) if len(tensor.dense) > 1 else tensor.dense[0]
+        dense = jnp.concatenate(tensor.dense)
         used, dense = dense > 0, dense.astype(fitted.dtype)
         # Of least squares the data are stored with their weight.
         slope = jnp.where(used, dense * fitted - data if loss is None else dense * slope, 0)
@@ -172,29 +178,15 @@ def _curvature(loss: AbstractDivergence, data: Array, fitted: Array) -> Array:
     return jnp.where(fitted > 0, jnp.maximum(found, 0), 0)
 
 
-def _row_blocks(
-    model: AbstractModel, tensor: Tensor, point: Point, rows: list[Float[Array, " size"]] | None, dtype: Any
-) -> dict[str, Float[Array, "..."]]:
-    """Return the row blocks of one tensor for the factors that stand before its operators."""
-    wide = tensor.own(point.factors)
-    plain, factors = _alone(tensor, wide, dtype)
-    if rows is not None:
-        plain = dataclasses.replace(plain, dense=None, loss=None, rows=tuple(rows), weight=jnp.ones_like(tensor.weight))
-        plain = dataclasses.replace(plain, scale=jnp.ones_like(tensor.scale))
-    found = {}
-    for mode in tensor.modes:
-        gram = model.normal_equations(plain, factors, mode).gram.astype(jnp.float64)
-        operator = tensor.operator(mode)
-        if operator is not None:
-            size = len(point.factors[mode])
-            seen = operator.apply(jnp.ones((size, 1)), absolute=True)
-            if gram.ndim == 3:
-                flat = (seen[:, :, None] * gram).reshape(len(seen), -1)
-                gram = operator.adjoint(flat, size, absolute=True).reshape(size, *gram.shape[1:])
-            else:
-                gram = operator.adjoint(seen, size, absolute=True)[:, :, None] * gram
-        found[mode] = gram
-    return found
+def _before(operator: Any, gram: Float[Array, "..."], size: int) -> Float[Array, "..."]:
+    """Return row blocks of a factor from those of what a tensor sees of it, from above."""
+    if operator is None:
+        return gram
+    seen = operator.apply(jnp.ones((size, 1)), absolute=True)
+    if gram.ndim == 2:
+        return operator.adjoint(seen, size, absolute=True)[:, :, None] * gram
+    spread = operator.adjoint((seen[:, :, None] * gram).reshape(len(seen), -1), size, absolute=True)
+    return spread.reshape(size, *gram.shape[1:])
 
 
 def _alone(tensor: Tensor, own: list[Array], dtype: Any) -> tuple[Tensor, Factors]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -30,7 +30,7 @@ from tensorspec.solvers.base import AbstractJointSolver
 from tensorspec.solvers.charts import chart_of, chart_refusal
 from tensorspec.solvers.gradients import conjugate_gradients, dot
 from tensorspec.solvers.local import Point, point_of, tensor_at
-from tensorspec.solvers.quadratic import Quadratic, quadratic_model
+from tensorspec.solvers.quadratic import quadratic_model
 from tensorspec.solvers.sweep import SweepState, objective, rounding
 
 __all__ = ["GaussNewton", "NewtonState"]
@@ -107,9 +107,9 @@ class GaussNewton(AbstractJointSolver):
 
     The objective is the one of the other solvers, with unit norms on the modes that carry no scale: the penalties are
     those of the factors brought to these norms, and are derived through that.  To the Gauss-Newton matrix of the misfit
-    come the second derivatives of the penalties and, where it is upward, the bend of the map from the free variables.
-    With `Poisson` or `Beta` the matrix is the expected one (Fisher scoring), with `Huber` that of the weighted squares
-    that touch the loss.
+    come the second derivatives of the penalties and, next to a bound, the bend of the map from the free variables.
+    With `Poisson` or `Beta` the matrix has the second derivatives of the loss where they are above zero, with `Huber`
+    the weights of the squares that touch the loss.
 
     The linear system is solved by conjugate gradients, preconditioned with the block of each row, which comes from the
     Gram matrices; with least squares and weights that are products of vectors no step of it touches the data.

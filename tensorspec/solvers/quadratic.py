@@ -63,7 +63,9 @@ class Quadratic(NamedTuple):
 def penalty_of(plan: ScalePlan, problem: Problem) -> Callable[[Factors], Float[Array, ""]] | None:
     """Return the penalties of factors that are first brought to their norms, or None where there are none."""
     penalised = any(
-        not isinstance(member, AbstractHardConstraint) for rule in problem.constraints.values() for member in rule.members
+        not isinstance(member, AbstractHardConstraint)
+        for rule in problem.constraints.values()
+        for member in rule.members
     )
     if not penalised and not problem.links:
         return None
@@ -140,7 +142,9 @@ def quadratic_model(
     along = {m: jnp.where(moving[m], bent[m][0], 0) for m in modes}
     # Farther inside, what is lost where the bend is downward is no less than what this would gain, and nearly flat
     # directions would look curved.
-    close = {m: charts[m].within(1.0, point.factors[m], pull[m] / own[m]) | ~jnp.asarray(charts[m].by_entry) for m in modes}
+    close = {
+        m: charts[m].within(1.0, point.factors[m], pull[m] / own[m]) | ~jnp.asarray(charts[m].by_entry) for m in modes
+    }
     bends = {m: jnp.where(moving[m] & close[m], bent[m][1], 0) for m in modes}
 
     def to_free(change: dict[str, Array]) -> dict[str, Array]:
