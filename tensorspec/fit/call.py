@@ -136,7 +136,7 @@ def fit(
         starts = make_starts(start, gathered, count, seed)
         stored = open_checkpoint(checkpoint, digest, recipe, starts)
         with Progress(progress, len(starts), limits) as bar:
-            best, finals = run_all(gathered, starts, limits, stored, bar, first_sweeps(gathered.program.joint, start))
+            best, finals = run_all(gathered, starts, limits, stored, bar, first_sweeps(gathered.program.blocks, start))
         result = finish(
             tensors,
             gathered,

@@ -21,6 +21,7 @@ from tensorspec.losses.likelihood import Poisson
 from tensorspec.modes import ModeLabels
 from tensorspec.noise import NoiseModel, estimate_noise
 from tensorspec.recipe import constructor_repr
+from tensorspec.solvers.dispatch import BlockPlan, joint_solver
 from tensorspec.starts.given import From
 
 __all__ = [
@@ -169,16 +170,17 @@ def reference_loss(loss: AbstractLoss, values: CleanTensor) -> float:
     return found if found > 0 else abs(total)
 
 
-def first_sweeps(joint: Any, start: Any) -> dict[str, Any] | None:
+def first_sweeps(blocks: Sequence[BlockPlan], start: Any) -> dict[str, Any] | None:
     """Return what a fit begins with before its own sweeps, where it has such a stage; None where it never has.
 
     Parameters
     ----------
-    joint
-        The solver of all modes at once, or None.
+    blocks
+        The solvers.
     start
         As given to `fit`.
     """
+    joint = joint_solver(blocks)
     if joint is None:
         return dict(WARM_START) if isinstance(start, str) else None
     usual = {"solver": "auto", "max_sweeps": joint.warm, "tol": WARM_START["tol"]}

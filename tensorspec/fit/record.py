@@ -194,7 +194,7 @@ def _provenance(
         "wall_seconds": round(time.monotonic() - began, 3),
         "memory_plan_bytes": dict(plan),
         "rescale": rescale and not likelihood,
-        "warm_start": None if gathered.warm is None else first_sweeps(gathered.program.joint, start),
+        "warm_start": None if gathered.warm is None else first_sweeps(gathered.program.blocks, start),
         "scales": dict(zip(keys, gathered.scales, strict=True)),
         "objective_times_this_is_in_data_units": 1 / gathered.scales[0] ** 2 if len(keys) == 1 else None,
         "tensor_weights": dict(zip(keys, gathered.weights, strict=True)),

@@ -7,7 +7,7 @@ the sweep, which is the same for all solvers.
 
 # No postponed annotations in this file: equinox has to see its abstract variables as they are.
 import abc
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -26,8 +26,12 @@ __all__ = [
     "Block",
     "Undirected",
     "block_value",
+    "rounding",
     "with_quadratic",
 ]
+
+
+_ROUNDING = {jnp.dtype(jnp.float32): 1e-7, jnp.dtype(jnp.float64): 1e-15}
 
 
 class Block(NamedTuple):
@@ -142,3 +146,8 @@ def block_value(block: Block, factors: Sequence[Float[Array, "size rank"]]) -> F
     for equations, constraints, factor in zip(block.equations, block.constraints, factors, strict=True):
         total = total + equations.value(factor) + constraints.value(factor)
     return total
+
+
+def rounding(factors: Mapping[str, Float[Array, "size rank"]]) -> float:
+    """Return what rounding does to the objective of a sweep, as a share of the data's sum of squares."""
+    return _ROUNDING[next(iter(factors.values())).dtype]

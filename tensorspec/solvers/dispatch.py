@@ -15,7 +15,7 @@ from tensorspec.solvers.base import AbstractAnySolver, AbstractJointSolver, Abst
 from tensorspec.solvers.hals import HALS
 from tensorspec.solvers.multiplicative import Multiplicative
 
-__all__ = ["BlockPlan", "choose_for", "choose_solvers"]
+__all__ = ["BlockPlan", "choose_for", "choose_solvers", "joint_solver"]
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,11 @@ class BlockPlan:
     held: tuple[tuple[bool, ...], ...]
     projectable: tuple[bool, ...]
     ratios: bool = False
+
+
+def joint_solver(blocks: Sequence[BlockPlan]) -> AbstractJointSolver | None:
+    """Return the solver that moves all modes at once, where there is one."""
+    return next((block.solver for block in blocks if isinstance(block.solver, AbstractJointSolver)), None)
 
 
 def choose_solvers(

@@ -26,12 +26,12 @@ from tensorspec.errors import InvalidArgument
 from tensorspec.models.base import AbstractModel
 from tensorspec.problem import Factors, Problem
 from tensorspec.scale import ScalePlan
-from tensorspec.solvers.base import AbstractJointSolver
+from tensorspec.solvers.base import AbstractJointSolver, rounding
 from tensorspec.solvers.charts import chart_of, chart_refusal
 from tensorspec.solvers.gradients import conjugate_gradients, dot
 from tensorspec.solvers.local import Point, point_of, tensor_at
 from tensorspec.solvers.quadratic import quadratic_model
-from tensorspec.solvers.sweep import SweepState, objective, rounding
+from tensorspec.solvers.sweep import SweepState, objective
 
 __all__ = ["GaussNewton", "NewtonState"]
 
@@ -123,7 +123,7 @@ class GaussNewton(AbstractJointSolver):
     Examples
     --------
     >>> GaussNewton(warm=10)
-    GaussNewton(inner=100, damping=0.001, warm=10)
+    GaussNewton(warm=10)
     """
 
     inner: int = eqx.field(default=100, static=True)

@@ -30,13 +30,13 @@ from tensorspec.coupling.through import outside, refined, with_operators
 from tensorspec.models.base import AbstractModel
 from tensorspec.problem import Factors, Problem
 from tensorspec.scale import ScalePlan
-from tensorspec.solvers.base import AbstractJointSolver, Block, Undirected
-from tensorspec.solvers.dispatch import BlockPlan
+from tensorspec.solvers.base import Block, Undirected, rounding
+from tensorspec.solvers.dispatch import BlockPlan, joint_solver
 from tensorspec.solvers.multiplicative import kept_alive
 from tensorspec.solvers.question import ask, doubled_loss
 from tensorspec.solvers.static import Static
 
-__all__ = ["RUNNING", "Program", "SweepInfo", "SweepState", "init_state", "objective", "rounding", "run_chunk"]
+__all__ = ["RUNNING", "Program", "SweepInfo", "SweepState", "init_state", "objective", "run_chunk"]
 
 RUNNING, CONVERGED, EXACT = 0, 1, 2
 # Extrapolation schedule of Ang, Cohen, Gillis and Hien (doi:10.1002/nla.2373): growth, growth of the cap, decay.
@@ -45,8 +45,6 @@ _PATIENCE = 3
 _EXACT_SHARE = 1e-14
 # A start of ratios has no entry below this share of the mean of its column.
 _FLOOR = 1e-12
-# What rounding does to the objective of a sweep, as a share of the data's sum of squares.
-_ROUNDING = {jnp.dtype(jnp.float32): 1e-7, jnp.dtype(jnp.float64): 1e-15}
 
 
 class Program(NamedTuple):
@@ -59,11 +57,6 @@ class Program(NamedTuple):
     def undirected(self) -> bool:
         """Whether a block is updated by a rule that belongs to no objective, so that a rise is no reason to refuse."""
         return any(isinstance(block.solver, Undirected) for block in self.blocks)
-
-    @property
-    def joint(self) -> AbstractJointSolver | None:
-        """The solver that makes whole sweeps, where there is one."""
-        return next((block.solver for block in self.blocks if isinstance(block.solver, AbstractJointSolver)), None)
 
 
 class SweepState(eqx.Module):
@@ -329,11 +322,6 @@ def _one_sweep(model: AbstractModel, program: Program, problem: Problem, state: 
     )
 
 
-def rounding(factors: Factors) -> float:
-    """Return what rounding does to the objective of a sweep, as a share of the data's sum of squares."""
-    return _ROUNDING[next(iter(factors.values())).dtype]
-
-
 def _judge(
     before: SweepState, after: SweepState, info: SweepInfo, tol: Array, total: Array, floor: float, undirected: bool
 ) -> SweepState:
@@ -357,7 +345,7 @@ def _compiled(
     problem = eqx.combine(problem, problem_static)
     state = eqx.combine(arrays, state_static)
     total = problem.square_norm
-    floor = rounding(state.factors)
+    floor, joint = rounding(state.factors), joint_solver(program.blocks)
 
     def going(carry: tuple[Any, Array, Array, Array]) -> Array:
         current, count, _, _ = carry
@@ -366,10 +354,10 @@ def _compiled(
     def body(carry: tuple[Any, Array, Array, Array]) -> tuple[Any, Array, Array, Array]:
         current, count, kept, tried = carry
         before = eqx.combine(current, state_static)
-        if program.joint is None:
+        if joint is None:
             after, info = _one_sweep(model, program, problem, before)
         else:
-            after, last_tried = program.joint.sweep(model, program.plan, problem, before)
+            after, last_tried = joint.sweep(model, program.plan, problem, before)
             info = SweepInfo(after.objective, last_tried, jnp.asarray(True))
         after = _judge(before, after, info, tol, total, floor, program.undirected)
         return (
