@@ -59,6 +59,7 @@ from .solution import Fit as Fit
 from .solvers.admm import AOADMM as AOADMM
 from .solvers.hals import HALS as HALS
 from .solvers.multiplicative import Multiplicative as Multiplicative
+from .solvers.newton import GaussNewton as GaussNewton
 from .solvers.status import Status as Status
 from .starts.given import From as From
 from .starts.hosvd import HOSVD as HOSVD

@@ -16,7 +16,16 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Num
 
-__all__ = ["cross_gram", "gram", "mttkrp", "reconstruct", "squared_residual", "squares_left", "weighted_gram"]
+__all__ = [
+    "cross_gram",
+    "gram",
+    "mttkrp",
+    "reconstruct",
+    "squared_residual",
+    "squares_left",
+    "tangent_product",
+    "weighted_gram",
+]
 
 # XLA folds a transpose into the product and then walks memory against its grain (a sweep of 77 ms instead of 8);
 # the barriers keep the operands as they are laid out here.  The highest precision keeps TF32 out on GPUs.
@@ -187,3 +196,34 @@ def squares_left(
         total = total + jnp.sum(square.sum(axis=1) * along[0][start:stop].astype(jnp.float64))
         start = stop
     return total
+
+
+def tangent_product(
+    factors: Sequence[Float[Array, "size rank"]],
+    tangents: Sequence[Float[Array, "size rank"]],
+    rows: Sequence[Float[Array, " size"] | None],
+) -> list[Float[Array, "size rank"]]:
+    """Return ``J^T W J`` times a change of all factors, by Gram products: nothing has the size of the data.
+
+    `J` is the derivative of the model by all factors, and `W` the weights, a product of one vector per axis.
+
+    References
+    ----------
+    Tomasi and Bro, Computational Statistics and Data Analysis 50 (2006) 1700, doi:10.1016/j.csda.2004.11.013; Sorber,
+    Van Barel and De Lathauwer, SIAM Journal on Optimization 23 (2013) 695, doi:10.1137/120868323.
+    """
+    axes = range(len(factors))
+    grams = [cross_gram(f, f, u) for f, u in zip(factors, rows, strict=True)]
+    crossed = [cross_gram(t, f, u) for t, f, u in zip(tangents, factors, rows, strict=True)]
+    found = []
+    for n in axes:
+        own = reduce(jnp.multiply, [grams[k] for k in axes if k != n])
+        pairs = [
+            reduce(jnp.multiply, [crossed[m], *(grams[k] for k in axes if k not in (m, n))]) for m in axes if m != n
+        ]
+        product = jnp.matmul(tangents[n], own, precision=_EXACT) + jnp.matmul(
+            factors[n], reduce(jnp.add, pairs), precision=_EXACT
+        )
+        row = rows[n]
+        found.append(product if row is None else product * row.astype(product.dtype)[:, None])
+    return found

@@ -55,21 +55,21 @@ def project(blocks: Sequence[Num[Array, "..."]], factors: _Factors) -> Float[Arr
 
 
 def _project_block(block: Num[Array, "..."], factors: _Factors) -> Float[Array, "..."]:
-    dtype = next((factor.dtype for factor in factors if factor is not None), block.dtype)
-    values = block.astype(dtype)
-    left = [axis for axis, factor in enumerate(factors) if factor is not None]
+    given = {axis: factor for axis, factor in enumerate(factors) if factor is not None}
+    values = block.astype(next(iter(given.values())).dtype if given else block.dtype)
+    left = list(given)
     # The first product reads the data and has to walk them as they lie: along the first axis, else along the last.
     if left and left[0] == 0:
-        first = _barrier(factors[0].T)
+        first = _barrier(given[0].T)
         values = jnp.matmul(first, values.reshape(values.shape[0], -1), precision=_EXACT)
         values = _barrier(values).reshape(-1, *block.shape[1:])
         left = left[1:]
     elif left and left[-1] == block.ndim - 1:
         flat = values.reshape(-1, block.shape[-1])
-        values = jnp.matmul(flat, _barrier(factors[-1]), precision=_EXACT).reshape(*block.shape[:-1], -1)
+        values = jnp.matmul(flat, _barrier(given[left[-1]]), precision=_EXACT).reshape(*block.shape[:-1], -1)
         left = left[:-1]
     for axis in reversed(left):
-        values = times(values, factors[axis], axis)
+        values = times(values, given[axis], axis)
     return values
 
 

@@ -110,7 +110,7 @@ def _arguments(job: Job) -> dict[str, Any]:
     from tensorspec.constraints.base import AbstractConstraint
     from tensorspec.losses import AbstractLoss
     from tensorspec.models.cp import CP, NMF
-    from tensorspec.solvers.base import AbstractSolver
+    from tensorspec.solvers.base import AbstractAnySolver
     from tensorspec.starts.base import AbstractStart
 
     models = {"nmf": NMF, "cp": CP}
@@ -121,7 +121,7 @@ def _arguments(job: Job) -> dict[str, Any]:
         for mode, texts in job.constraints.items()
     }
     options = dict(job.options)
-    for name, base in (("solver", AbstractSolver), ("start", AbstractStart)):
+    for name, base in (("solver", AbstractAnySolver), ("start", AbstractStart)):
         if options.get(name, "auto") != "auto":
             options[name] = make(options[name], base, f"the {name}")
     loss: Any = job.loss

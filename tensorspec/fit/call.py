@@ -14,6 +14,7 @@ import xarray as xr
 
 from tensorspec.errors import InvalidArgument
 from tensorspec.fit.gather import gather
+from tensorspec.fit.likelihood import first_sweeps
 from tensorspec.fit.progress import Progress
 from tensorspec.fit.record import digest_of, finish
 from tensorspec.fit.runs import make_starts, open_checkpoint, run_all
@@ -22,7 +23,7 @@ from tensorspec.losses import AbstractLoss, LeastSquares
 from tensorspec.models.base import AbstractModel
 from tensorspec.recipe import to_recipe
 from tensorspec.solution import Fit
-from tensorspec.solvers.base import AbstractSolver
+from tensorspec.solvers.base import AbstractAnySolver
 from tensorspec.solvers.loop import Limits
 from tensorspec.solvers.status import Status
 from tensorspec.starts.base import AbstractStart
@@ -39,7 +40,7 @@ def fit(
     mask: xr.DataArray | Mapping[str, xr.DataArray] | None = None,
     modes: Mapping[str, Sequence[str]] | None = None,
     weights: Mapping[str, float] | float | None = None,
-    solver: AbstractSolver | str = "auto",
+    solver: AbstractAnySolver | str = "auto",
     start: AbstractStart | str = "auto",
     restarts: int = 1,
     max_sweeps: int = 1000,
@@ -74,7 +75,8 @@ def fit(
         Weights of the tensors; by default one over the estimated variance of their noise.  Beside `Poisson` or `Beta`
         they multiply the log-likelihoods.
     solver
-        ``"auto"``, or a solver such as `HALS`, `AOADMM` or `Multiplicative`.
+        ``"auto"``, or a solver such as `HALS`, `AOADMM` or `Multiplicative`; `GaussNewton` moves all modes at once, to
+        polish a fit.
     start
         ``"auto"``, or a start such as `NNDSVD`, `Random` or ``From(fit)``.  With `Poisson`, ``"auto"`` begins with at
         most 30 sweeps of ``LeastSquares(scaling="poisson")``.
@@ -134,7 +136,7 @@ def fit(
         starts = make_starts(start, gathered, count, seed)
         stored = open_checkpoint(checkpoint, digest, recipe, starts)
         with Progress(progress, len(starts), limits) as bar:
-            best, finals = run_all(gathered, starts, limits, stored, bar, warm=isinstance(start, str))
+            best, finals = run_all(gathered, starts, limits, stored, bar, first_sweeps(gathered.program.blocks, start))
         result = finish(
             tensors,
             gathered,
@@ -160,7 +162,7 @@ def _check_options(model: Any, solver: Any, start: Any, tol: Any, progress: Any,
     if not isinstance(model, AbstractModel):
         hint = f"; write it with brackets, ts.{model.__name__}(rank=3)" if isinstance(model, type) else ""
         raise InvalidArgument(f"model={model!r}: expected a model such as ts.NMF(3) or ts.CP(3, constraints){hint}")
-    if not (solver == "auto" or isinstance(solver, AbstractSolver)):
+    if not (solver == "auto" or isinstance(solver, AbstractAnySolver)):
         raise InvalidArgument(f"solver={solver!r}: expected 'auto' or a solver such as ts.HALS() or ts.AOADMM()")
     if not (start == "auto" or isinstance(start, AbstractStart)):
         raise InvalidArgument(f"start={start!r}: expected 'auto' or a start such as ts.Random() or ts.From(fit)")

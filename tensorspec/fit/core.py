@@ -169,7 +169,9 @@ def _sorted(
                 size = np.linalg.norm(columns[mode], axis=0) ** 2
                 energy[mode] += np.sum(core**2, axis=others) * size
     for group in tied:
-        energy.update(dict.fromkeys(group, np.sum([energy[mode] for mode in group], axis=0)))
+        total = np.sum([energy[mode] for mode in group], axis=0)
+        for mode in group:
+            energy[mode] = total
     return {mode: np.argsort(-values, kind="stable") for mode, values in energy.items()}
 
 

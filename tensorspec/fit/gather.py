@@ -33,7 +33,7 @@ from tensorspec.problem import Problem, Tensor
 from tensorspec.recipe import constructor_repr
 from tensorspec.scale import ScalePlan
 from tensorspec.solvers.adaptive import adaptive_mode
-from tensorspec.solvers.base import AbstractSolver
+from tensorspec.solvers.base import AbstractAnySolver, AbstractJointSolver
 from tensorspec.solvers.dispatch import choose_solvers
 from tensorspec.solvers.sweep import Program
 
@@ -46,7 +46,7 @@ class Gathered(NamedTuple):
     problem: Problem
     program: Program
     without: tuple[Problem, Program] | None  # the same without what is only believed
-    warm: tuple[Problem, Program] | None  # the same with least squares in place of the Poisson likelihood
+    warm: tuple[Problem, Program] | None  # the same for some first sweeps
     model: AbstractModel
     shapes: dict[str, tuple[int, int]]
     cores: dict[str, str]
@@ -153,7 +153,7 @@ def gather(
         for key, own in zip(keys, seen, strict=True)
     }
     per_row = {name: any(_weighs_rows(tensor, name) for tensor in built.values()) for name in shapes}
-    chosen = solver if isinstance(solver, AbstractSolver) else None
+    chosen = solver if isinstance(solver, AbstractAnySolver) else None
     bounded = {
         name for key in keys if isinstance(losses[key], AbstractDivergence) for name in built[key].depends_on
     } & set(shapes)
@@ -179,6 +179,9 @@ def gather(
             for key, other in warm_start(losses, cleaned).items()
         }
         warm = _warm(tuple(plain.get(key, built[key]) for key in keys), first, links, names, model, losses)
+    elif isinstance(chosen, AbstractJointSolver) and chosen.warm:
+        first = resolved if without is None else without[0].constraints
+        warm = _warm(tuple(built.values()), first, links, names, model, losses)
     return Gathered(
         problem=Problem(tuple(built.values()), resolved, links),
         program=Program(scale_plan, blocks),
@@ -289,7 +292,7 @@ def _without_assumptions(
     names: Mapping[str, tuple[str, ...]],
     model: AbstractModel,
     per_row: Mapping[str, bool],
-    solver: AbstractSolver | None,
+    solver: AbstractAnySolver | None,
     divergences: Collection[str],
 ) -> tuple[Problem, Program] | None:
     """Return the problem without the constraints that are only believed, or None when there is none."""
@@ -311,7 +314,7 @@ def _warm(
     model: AbstractModel,
     losses: Mapping[str, AbstractLoss],
 ) -> tuple[Problem, Program] | None:
-    """Return the problem with least squares in place of the Poisson likelihood, whose solution is a good start."""
+    """Return the problem that a fit begins with: the usual solvers, and the tensors given, some as least squares."""
     plan = _plan(rules, names, model)
     bounded = {
         mode

@@ -21,8 +21,18 @@ from tensorspec.losses.likelihood import Poisson
 from tensorspec.modes import ModeLabels
 from tensorspec.noise import NoiseModel, estimate_noise
 from tensorspec.recipe import constructor_repr
+from tensorspec.solvers.dispatch import BlockPlan, joint_solver
+from tensorspec.starts.given import From
 
-__all__ = ["WARM_START", "check_counts", "check_model", "check_operators", "reference_loss", "warm_start"]
+__all__ = [
+    "WARM_START",
+    "check_counts",
+    "check_model",
+    "check_operators",
+    "first_sweeps",
+    "reference_loss",
+    "warm_start",
+]
 
 # The short fit that a Poisson fit begins from: loss, largest number of sweeps, and when it has come close enough.
 WARM_START = {"loss": "LeastSquares(scaling='poisson')", "max_sweeps": 30, "tol": 1e-3}
@@ -158,6 +168,23 @@ def reference_loss(loss: AbstractLoss, values: CleanTensor) -> float:
         found += float(cost.sum())
     # Data that are the same everywhere leave nothing to explain.
     return found if found > 0 else abs(total)
+
+
+def first_sweeps(blocks: Sequence[BlockPlan], start: Any) -> dict[str, Any] | None:
+    """Return what a fit begins with before its own sweeps, where it has such a stage; None where it never has.
+
+    Parameters
+    ----------
+    blocks
+        The solvers.
+    start
+        As given to `fit`.
+    """
+    joint = joint_solver(blocks)
+    if joint is None:
+        return dict(WARM_START) if isinstance(start, str) else None
+    usual = {"solver": "auto", "max_sweeps": joint.warm, "tol": WARM_START["tol"]}
+    return None if isinstance(start, From) else usual
 
 
 def warm_start(losses: Mapping[str, AbstractLoss], cleaned: Mapping[str, CleanTensor]) -> dict[str, EntryWeights]:

@@ -20,7 +20,7 @@ from tensorspec.fit.assumptions import compare_without
 from tensorspec.fit.behind import views
 from tensorspec.fit.core import label_core, read_out_cores
 from tensorspec.fit.gather import Gathered
-from tensorspec.fit.likelihood import WARM_START
+from tensorspec.fit.likelihood import first_sweeps
 from tensorspec.fit.outcome import read_out
 from tensorspec.losses.base import AbstractDivergence, AbstractLoss
 from tensorspec.models.base import AbstractModel
@@ -119,7 +119,7 @@ def finish(
         if len(finals) > 1
         else None,
         recipe=recipe,
-        provenance=_provenance(gathered, run, digest, seed, began, plan, rescale, answer.order, isinstance(start, str))
+        provenance=_provenance(gathered, run, digest, seed, began, plan, rescale, answer.order, start)
         | {"operators": parameters_found(keys, found)}
         | {
             "without_assumptions": None
@@ -258,7 +258,7 @@ def _provenance(
     plan: Mapping[str, int],
     rescale: bool,
     order: Mapping[str, np.ndarray],
-    warm: bool,
+    start: Any,
 ) -> dict[str, Any]:
     device = jax.devices()[0]
     likelihood = any(isinstance(tensor.loss, AbstractDivergence) for tensor in gathered.problem.tensors)
@@ -278,7 +278,7 @@ def _provenance(
         "wall_seconds": round(time.monotonic() - began, 3),
         "memory_plan_bytes": dict(plan),
         "rescale": rescale and not likelihood,
-        "warm_start": dict(WARM_START) if gathered.warm is not None and warm else None,
+        "warm_start": None if gathered.warm is None else first_sweeps(gathered.program.blocks, start),
         "scales": dict(zip(keys, gathered.scales, strict=True)),
         "objective_times_this_is_in_data_units": 1 / gathered.scales[0] ** 2 if len(keys) == 1 else None,
         "tensor_weights": dict(zip(keys, gathered.weights, strict=True)),

@@ -19,7 +19,6 @@ from tensorspec.errors import InvalidArgument
 from tensorspec.fit.alignment import align_values
 from tensorspec.fit.core import cores_given
 from tensorspec.fit.gather import Gathered
-from tensorspec.fit.likelihood import WARM_START
 from tensorspec.fit.merging import merge_alike
 from tensorspec.fit.progress import Progress
 from tensorspec.fit.record import versions
@@ -148,19 +147,20 @@ def run_all(
     limits: Limits,
     stored: Checkpoint | None,
     bar: Progress,
-    warm: bool = False,
+    warm: Mapping[str, Any] | None = None,
 ) -> tuple[Run, list[float]]:
     """Run every start, keep the best, and write checkpoints on the way.
 
     A prior such as soft orthogonality is turned on after a fit without it: turned on at once it holds a poor start in
     place (measured on a cross-section by EELS and EDX: 20 to 54 degrees from the true spectra instead of 0.1 to 2.4).
-    With `warm`, a Poisson fit begins with a few sweeps of weighted least squares.
+    With `warm` (see `first_sweeps`), a Poisson fit begins with a few sweeps of weighted least squares, and a solver of
+    all modes at once with some of the usual one.
     """
     stages = [(gathered.problem, gathered.program, limits)]
     if gathered.without is not None and not isinstance(starts[0][0], From):
         stages.insert(0, (*gathered.without, limits))
-    if warm and gathered.warm is not None:
-        short = replace(limits, max_sweeps=min(WARM_START["max_sweeps"], limits.max_sweeps), tol=WARM_START["tol"])
+    if warm is not None and gathered.warm is not None:
+        short = replace(limits, max_sweeps=min(warm["max_sweeps"], limits.max_sweeps), tol=warm["tol"])
         stages.insert(0, (*gathered.warm, short))
     content = stored.load() if stored is not None else None
     finals: list[float] = []

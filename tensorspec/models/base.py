@@ -2,7 +2,7 @@
 
 # No postponed annotations in this file: equinox has to see its abstract variables as they are.
 import abc
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -17,7 +17,7 @@ from tensorspec.errors import InvalidArgument
 from tensorspec.problem import Factors, Tensor
 from tensorspec.scale import ScalePlan
 
-__all__ = ["AbstractModel", "as_constraints"]
+__all__ = ["AbstractModel", "TangentProducts", "as_constraints"]
 
 
 def as_constraints(given: Any) -> dict[str, tuple[AbstractConstraint, ...]]:
@@ -149,3 +149,13 @@ class AbstractModel(eqx.Module):
     @abc.abstractmethod
     def squared_residual(self, tensor: Tensor, factors: Factors) -> Float[Array, ""]:
         """Return the weighted sum of squared residuals, without the tensor's weight, read off the data itself."""
+
+
+class TangentProducts(abc.ABC):
+    """A model whose Gauss-Newton products need no array of the size of the data, where weights are one per row."""
+
+    @abc.abstractmethod
+    def tangent_product(
+        self, tensor: Tensor, own: Sequence[Float[Array, "size rank"]], tangents: Sequence[Float[Array, "size rank"]]
+    ) -> list[Float[Array, "size rank"]]:
+        """Return ``J^T W J`` times a change of the factors as a tensor sees them, its weight included."""

@@ -20,7 +20,7 @@ from tensorspec.coupling.links import Link, as_links
 from tensorspec.coupling.operators import AbstractOperator
 from tensorspec.coupling.sharing import FIND, as_share, components_seen
 from tensorspec.errors import RankOutOfRange
-from tensorspec.models.base import AbstractModel, as_constraints
+from tensorspec.models.base import AbstractModel, TangentProducts, as_constraints
 from tensorspec.problem import Factors, Tensor
 from tensorspec.scale import ScalePlan, plan_scale
 
@@ -40,7 +40,7 @@ def _as_tuple(given: Any) -> tuple[AbstractConstraint, ...]:
     return given if isinstance(given, tuple) else (given,)
 
 
-class CP(AbstractModel):
+class CP(AbstractModel, TangentProducts):
     """A sum of `rank` components, each the product of one profile per mode.
 
     Parameters
@@ -167,6 +167,12 @@ class CP(AbstractModel):
         """Return the weighted sum of squared residuals; see the base class."""
         own = tensor.own(factors)
         return contract.squared_residual(tensor.blocks, own, tensor.scale, tensor.rows, tensor.dense)
+
+    def tangent_product(
+        self, tensor: Tensor, own: Sequence[Float[Array, "size rank"]], tangents: Sequence[Float[Array, "size rank"]]
+    ) -> list[Float[Array, "size rank"]]:
+        """Return the Gauss-Newton product by Gram matrices; see the base class."""
+        return [item * tensor.weight for item in contract.tangent_product(own, tangents, tensor.rows)]
 
 
 def NMF(

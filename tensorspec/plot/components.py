@@ -14,6 +14,8 @@ from tensorspec.plot.canvas import (
     COLOURS,
     MAP_WIDTH,
     MUTED,
+    draw_component,
+    is_image,
     new_figure,
 )
 from tensorspec.plot.core import plot_core

@@ -7,7 +7,7 @@ the sweep, which is the same for all solvers.
 
 # No postponed annotations in this file: equinox has to see its abstract variables as they are.
 import abc
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -17,8 +17,21 @@ from jaxtyping import Array, Float
 from tensorspec.algebra.majoriser import Majoriser
 from tensorspec.algebra.normal_equations import NormalEquations
 from tensorspec.constraints.compose import ModeConstraints
+from tensorspec.scale import ScalePlan
 
-__all__ = ["AbstractSolver", "Block", "Undirected", "block_value", "with_quadratic"]
+__all__ = [
+    "AbstractAnySolver",
+    "AbstractJointSolver",
+    "AbstractSolver",
+    "Block",
+    "Undirected",
+    "block_value",
+    "rounding",
+    "with_quadratic",
+]
+
+
+_ROUNDING = {jnp.dtype(jnp.float32): 1e-7, jnp.dtype(jnp.float64): 1e-15}
 
 
 class Block(NamedTuple):
@@ -43,7 +56,11 @@ class Block(NamedTuple):
     norms: Sequence[Float[Array, " rank"]] | None
 
 
-class AbstractSolver(eqx.Module):
+class AbstractAnySolver(eqx.Module):
+    """Base of all that may be asked for as a solver."""
+
+
+class AbstractSolver(AbstractAnySolver):
     """Base of every solver of a block."""
 
     extrapolate: eqx.AbstractVar[bool]
@@ -74,6 +91,40 @@ class AbstractSolver(eqx.Module):
         """Return better factors of the block, feasible, and the new state."""
 
 
+class AbstractJointSolver(AbstractAnySolver):
+    """Base of every solver that moves all modes at once: it makes a whole sweep, where others update one block."""
+
+    # How many sweeps of the solver that the table chooses come first, where no start was given.
+    warm: eqx.AbstractVar[int]
+
+    @abc.abstractmethod
+    def refusal(self, mode: str, constraints: ModeConstraints) -> str | None:
+        """Return why the solver cannot take a mode with these constraints, or None when it can."""
+
+    @abc.abstractmethod
+    def init(self, factors: Sequence[Float[Array, "size rank"]], constraints: Sequence[ModeConstraints]) -> Any:
+        """Return the state kept between sweeps, for the factors of all modes in the order of their names."""
+
+    @abc.abstractmethod
+    def sweep(self, model: Any, plan: ScalePlan, problem: Any, state: Any) -> tuple[Any, Float[Array, ""]]:
+        """Return the state after a sweep that does not raise the objective.
+
+        Parameters
+        ----------
+        model, plan, problem
+            What is solved, and how scale is carried.
+        state
+            The `SweepState` before.
+
+        Returns
+        -------
+        state
+            After the sweep; its counters of quiet sweeps and its status are left to the loop.
+        tried
+            The objective of the last point that was tried.
+        """
+
+
 class Undirected(abc.ABC):  # noqa: B024 - it is a mark, and asks for nothing
     """The mark of a solver whose updates follow a rule that belongs to no objective.
 
@@ -95,3 +146,8 @@ def block_value(block: Block, factors: Sequence[Float[Array, "size rank"]]) -> F
     for equations, constraints, factor in zip(block.equations, block.constraints, factors, strict=True):
         total = total + equations.value(factor) + constraints.value(factor)
     return total
+
+
+def rounding(factors: Mapping[str, Float[Array, "size rank"]]) -> float:
+    """Return what rounding does to the objective of a sweep, as a share of the data's sum of squares."""
+    return _ROUNDING[next(iter(factors.values())).dtype]

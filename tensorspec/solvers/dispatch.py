@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from tensorspec.constraints.compose import ModeConstraints
 from tensorspec.errors import ConstraintConflict, InvalidArgument
 from tensorspec.scale import ScalePlan
 from tensorspec.solvers.adaptive import AdaptiveColumns, adaptive_mode, refusal_of_fit
 from tensorspec.solvers.admm import AOADMM
-from tensorspec.solvers.base import AbstractSolver
+from tensorspec.solvers.base import AbstractAnySolver, AbstractJointSolver, AbstractSolver
 from tensorspec.solvers.hals import HALS
 from tensorspec.solvers.multiplicative import Multiplicative
 
-__all__ = ["BlockPlan", "choose_for", "choose_solvers"]
+__all__ = ["BlockPlan", "choose_for", "choose_solvers", "joint_solver"]
 
 
 @dataclass(frozen=True)
@@ -36,23 +37,29 @@ class BlockPlan:
     """
 
     modes: tuple[str, ...]
-    solver: AbstractSolver
+    solver: Any
     held: tuple[tuple[bool, ...], ...]
     projectable: tuple[bool, ...]
     ratios: bool = False
+
+
+def joint_solver(blocks: Sequence[BlockPlan]) -> AbstractJointSolver | None:
+    """Return the solver that moves all modes at once, where there is one."""
+    return next((block.solver for block in blocks if isinstance(block.solver, AbstractJointSolver)), None)
 
 
 def choose_solvers(
     plan: ScalePlan,
     constraints: Mapping[str, ModeConstraints],
     per_row: Mapping[str, bool],
-    asked: AbstractSolver | None = None,
+    asked: AbstractAnySolver | None = None,
     divergences: Collection[str] = (),
 ) -> tuple[tuple[BlockPlan, ...], str, str]:
     """Return the solver of every block, a name for the whole, and why.
 
     The table, first match:
 
+    0. a solver of all modes at once, where it was asked for: one block, or a refusal;
     0. the published soft orthogonality on a mode: a solver of its own there, single passes of HALS on the other mode;
     1. the solver asked for, where it can take the block;
     2. a loss that is not least squares (Poisson, beta), constraints that separate by entry: multiplicative updates;
@@ -69,6 +76,9 @@ def choose_solvers(
     InvalidArgument
         When the solver asked for cannot take the loss.
     """
+    if isinstance(asked, AbstractJointSolver):
+        return _choose_joint(asked, plan, constraints)
+    assert asked is None or isinstance(asked, AbstractSolver)
     adaptive = adaptive_mode(constraints)
     if adaptive is not None:
         return _choose_adaptive(adaptive, plan, constraints, per_row, asked, bool(divergences))
@@ -82,6 +92,22 @@ def choose_solvers(
         reasons.append(f"{', '.join(modes)}: {reason}")
     names = list(dict.fromkeys(type(block.solver).__name__ for block in blocks))
     return tuple(blocks), " + ".join(names), "; ".join(reasons)
+
+
+def _choose_joint(
+    asked: AbstractJointSolver, plan: ScalePlan, constraints: Mapping[str, ModeConstraints]
+) -> tuple[tuple[BlockPlan, ...], str, str]:
+    """Return one block of all modes."""
+    name = type(asked).__name__
+    complaints = [text for text in (asked.refusal(mode, rule) for mode, rule in constraints.items()) if text]
+    if complaints:
+        raise ConstraintConflict(
+            f"solver={name}() moves all modes at once, along derivatives: {'; '.join(complaints)}. Use solver='auto', "
+            "or drop the constraint"
+        )
+    modes = tuple(sorted(constraints))
+    held = tuple(_held(plan, mode, constraints[mode].rank) for mode in modes)
+    return (BlockPlan(modes, asked, held, (False,) * len(modes)),), name, f"{name}, as asked: all modes at once"
 
 
 def _choose_adaptive(

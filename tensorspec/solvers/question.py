@@ -16,7 +16,7 @@ from tensorspec.losses.base import AbstractDivergence, AbstractRobustLoss
 from tensorspec.models.base import AbstractModel
 from tensorspec.problem import Factors, Problem, Tensor
 
-__all__ = ["added", "ask", "doubled_loss"]
+__all__ = ["added", "ask", "doubled_loss", "fitted_in_data_units"]
 
 
 def ask(
@@ -73,7 +73,7 @@ def doubled_loss(model: AbstractModel, tensor: Tensor, factors: Factors) -> Floa
     assert isinstance(loss, (AbstractDivergence, AbstractRobustLoss))
     total = jnp.zeros((), jnp.float64)
     start = 0
-    fitted = _fitted(model, tensor, factors)
+    fitted = fitted_in_data_units(model, tensor, factors)
     for index, block in enumerate(tensor.blocks):
         part = fitted[start : start + block.shape[0]]
         value = loss.entries(block.astype(part.dtype), part).astype(jnp.float64)
@@ -93,7 +93,7 @@ def doubled_loss(model: AbstractModel, tensor: Tensor, factors: Factors) -> Floa
     return 2 * total * jnp.square(tensor.scale)
 
 
-def _fitted(model: AbstractModel, tensor: Tensor, factors: Factors) -> Float[Array, "..."]:
+def fitted_in_data_units(model: AbstractModel, tensor: Tensor, factors: Factors) -> Float[Array, "..."]:
     """Return the model in units of the data."""
     carrier = model.linear_in(tensor)
     scaled = (factors[carrier].astype(jnp.float64) / tensor.scale).astype(factors[carrier].dtype)
@@ -104,7 +104,7 @@ def _bound(model: AbstractModel, tensor: Tensor, factors: Factors, mode: str) ->
     """Return the bound of a divergence: one array of the size of the data at a time, and two where push has one."""
     loss = tensor.loss
     assert isinstance(loss, AbstractDivergence)
-    fitted = _fitted(model, tensor, factors)
+    fitted = fitted_in_data_units(model, tensor, factors)
     pull = _contracted(model, tensor, factors, mode, loss.pull, fitted)
     if loss.push(fitted[:0]) is None and tensor.dense is None:
         push = _sums(model, tensor, factors, mode)
@@ -180,7 +180,7 @@ def _reweighted(model: AbstractModel, tensor: Tensor, factors: Factors) -> Tenso
     """Return the least-squares tensor that touches a robust loss from above."""
     loss = tensor.loss
     assert isinstance(loss, AbstractRobustLoss)
-    fitted, start = _fitted(model, tensor, factors), 0
+    fitted, start = fitted_in_data_units(model, tensor, factors), 0
     blocks, weights = [], []
     for index, block in enumerate(tensor.blocks):
         part = fitted[start : start + block.shape[0]]

@@ -30,8 +30,8 @@ from tensorspec.coupling.through import outside, refined, with_operators
 from tensorspec.models.base import AbstractModel
 from tensorspec.problem import Factors, Problem
 from tensorspec.scale import ScalePlan
-from tensorspec.solvers.base import Block, Undirected
-from tensorspec.solvers.dispatch import BlockPlan
+from tensorspec.solvers.base import Block, Undirected, rounding
+from tensorspec.solvers.dispatch import BlockPlan, joint_solver
 from tensorspec.solvers.multiplicative import kept_alive
 from tensorspec.solvers.question import ask, doubled_loss
 from tensorspec.solvers.static import Static
@@ -45,8 +45,6 @@ _PATIENCE = 3
 _EXACT_SHARE = 1e-14
 # A start of ratios has no entry below this share of the mean of its column.
 _FLOOR = 1e-12
-# What rounding does to the objective of a sweep, as a share of the data's sum of squares.
-_ROUNDING = {jnp.dtype(jnp.float32): 1e-7, jnp.dtype(jnp.float64): 1e-15}
 
 
 class Program(NamedTuple):
@@ -285,7 +283,7 @@ def _one_sweep(model: AbstractModel, program: Program, problem: Problem, state: 
     penalty = sum((rule.value(factors[mode]) for mode, rule in constraints.items()), link_value(problem.links, factors))
     tried = misfit + penalty
     # A plain sweep leads down, so there a rise is rounding; refusing it would only undo what the solvers have learnt.
-    accepted = tried <= state.objective + jnp.where(state.plain, _rounding(factors) * problem.square_norm, 0.0)
+    accepted = tried <= state.objective + jnp.where(state.plain, rounding(factors) * problem.square_norm, 0.0)
     accepted = accepted | program.undirected
 
     def keep(new: Any, old: Any) -> Any:
@@ -324,10 +322,6 @@ def _one_sweep(model: AbstractModel, program: Program, problem: Problem, state: 
     )
 
 
-def _rounding(factors: Factors) -> float:
-    return _ROUNDING[next(iter(factors.values())).dtype]
-
-
 def _judge(
     before: SweepState, after: SweepState, info: SweepInfo, tol: Array, total: Array, floor: float, undirected: bool
 ) -> SweepState:
@@ -351,7 +345,7 @@ def _compiled(
     problem = eqx.combine(problem, problem_static)
     state = eqx.combine(arrays, state_static)
     total = problem.square_norm
-    floor = _rounding(state.factors)
+    floor, joint = rounding(state.factors), joint_solver(program.blocks)
 
     def going(carry: tuple[Any, Array, Array, Array]) -> Array:
         current, count, _, _ = carry
@@ -360,7 +354,11 @@ def _compiled(
     def body(carry: tuple[Any, Array, Array, Array]) -> tuple[Any, Array, Array, Array]:
         current, count, kept, tried = carry
         before = eqx.combine(current, state_static)
-        after, info = _one_sweep(model, program, problem, before)
+        if joint is None:
+            after, info = _one_sweep(model, program, problem, before)
+        else:
+            after, last_tried = joint.sweep(model, program.plan, problem, before)
+            info = SweepInfo(after.objective, last_tried, jnp.asarray(True))
         after = _judge(before, after, info, tol, total, floor, program.undirected)
         return (
             eqx.filter(after, eqx.is_array),
