@@ -322,3 +322,15 @@ def test_what_belongs_to_components_of_all_modes_is_refused(signed):
     usual = ts.fit(POSITIVE, ts.NMF(2), max_sweeps=3, progress=False)
     with pytest.raises(ts.InvalidArgument, match="has no core"):
         usual.interactions()
+
+
+@pytest.mark.slow
+def test_gauss_newton_agrees(positive):
+    """All modes and the core at once: from a rough fit to an objective that is not above that of many sweeps."""
+    model = ts.Tucker(RANKS, EVERYWHERE)
+    rough = fit(POSITIVE, model, tol=1e-4)
+    polished = fit(POSITIVE, model, start=ts.From(rough), solver=ts.GaussNewton(), tol=1e-9)
+    assert polished.solver == "GaussNewton"
+    assert np.diff(polished.history.values).max() <= 0
+    assert polished.objective <= positive.objective * (1 + 1e-6)
+    assert polished.sweeps < positive.sweeps / 5
