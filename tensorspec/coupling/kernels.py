@@ -321,7 +321,7 @@ class Stretch(AbstractKernel, Parametric):
 
     def reach(self) -> Float[Array, " parameters"]:
         """Return how far the logarithm may move in one sweep: two steps at the point farthest from the fixed one."""
-        if not self.fitted or self.inside is None:
+        if not self.fitted or self.inside is None or self.about is None:
             return jnp.zeros(0)
         step = jnp.median(jnp.abs(jnp.diff(self.inside[0])))
         return (2 * step / jnp.max(jnp.abs(self.inside[0] - self.about)))[None]
