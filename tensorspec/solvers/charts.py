@@ -139,7 +139,8 @@ def _logit(box: Box) -> Any:
     """Return the inverse of the logistic map of a box; unlike the box's own it takes the walls to infinity."""
 
     def inverse(factor: Array) -> Array:
-        share = (factor - box.lower) / (box.upper - box.lower)
+        # Known entries may lie outside; their variables stand for nothing.
+        share = jnp.clip((factor - box.lower) / (box.upper - box.lower), 0, 1)
         return jnp.log(share) - jnp.log1p(-share)
 
     return inverse

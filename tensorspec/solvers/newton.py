@@ -103,7 +103,7 @@ class GaussNewton(AbstractJointSolver):
     of positive steps, `Fixed` entries by none.  The square stands still at zero, the logistic map at its walls.  So an
     entry at or next to a bound, nearer than a tenth of its slope over its curvature (times the rank, so that all of a
     row may do it at once), is taken out of the step and moves by just that, off the bound or onto it.  Entries are
-    zero exactly, and where a fit ends none of them wants to leave.
+    zero exactly, and where a fit ends none of them wants to leave.  Of `Monotone` columns steps of zero are approached.
 
     The objective is the one of the other solvers, with unit norms on the modes that carry no scale: the penalties are
     those of the factors brought to these norms, and are derived through that.  To the Gauss-Newton matrix of the misfit
@@ -141,6 +141,8 @@ class GaussNewton(AbstractJointSolver):
 
     def refusal(self, mode: str, constraints: ModeConstraints) -> str | None:
         """Return why derivatives are not enough for a mode; see the base class."""
+        if constraints.unheard:
+            return f"{constraints.unheard[0]} on mode {mode!r} is a rule that belongs to no objective"
         for member in constraints.members:
             name = type(member).__name__
             if isinstance(member, Stateful):
