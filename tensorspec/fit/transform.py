@@ -26,7 +26,8 @@ from tensorspec.solution import Fit
 from tensorspec.solvers.base import Block
 from tensorspec.solvers.dispatch import choose_for
 from tensorspec.solvers.hals import HALS
-from tensorspec.solvers.question import added, ask
+from tensorspec.solvers.question import added, ask, doubled_loss
+from tensorspec.solvers.scoring import ScoringState, scored_step
 
 __all__ = ["transform"]
 
@@ -158,8 +159,11 @@ def _solved(
 ) -> Any:
     """Repeat the step of a block until its factor stands still; a loss without normal equations is asked anew."""
 
-    def question(factor: Any) -> NormalEquations | Majoriser:
-        asked = [ask(model, Problem((tensor,), {}), {**factors, mode: factor}, mode)[0] for tensor, factors in parts]
+    def question(factor: Any, scored: bool = False) -> NormalEquations | Majoriser:
+        asked = [
+            ask(model, Problem((tensor,), {}), {**factors, mode: factor}, mode, scored=scored)[0]
+            for tensor, factors in parts
+        ]
         return added(asked, factor)
 
     fixed = question(start) if all(tensor.loss is None for tensor, _ in parts) else None
@@ -167,14 +171,24 @@ def _solved(
     per_row = fixed is None or (isinstance(fixed, NormalEquations) and fixed.per_row)
     asked = None if bounded else HALS(inner=50)
     solver, _ = choose_for([mode], [rules], [per_row], [(False,) * rules.rank], asked, bounded)
+    scored = bounded and not solver.divergences
+
+    def value(factor: Any) -> Any:
+        losses = [tensor.weight * doubled_loss(model, tensor, {**factors, mode: factor}) for tensor, factors in parts]
+        return 0.5 * sum(losses) + rules.value(factor)
 
     @eqx.filter_jit
     def step(factor: Any, state: Any, fixed: Any) -> Any:
-        equations = question(factor) if fixed is None else fixed
-        factors, state = solver.step(Block([equations], [factor], [rules], None), state)
+        equations = question(factor, scored) if fixed is None else fixed
+        block = Block([equations], [factor], [rules], None)
+        if scored:
+            factors, state = scored_step(solver, block, state, lambda found: value(found[0]))
+        else:
+            factors, state = solver.step(block, state)
         return factors[0], state
 
     factor, state = start, solver.init([start], [rules])
+    state = ScoringState.start(state) if scored else state
     for _ in range(_MAX_STEPS if fixed is not None else _MAX_RENEWALS):
         new, state = step(factor, state, fixed)
         moved = float(jnp.max(jnp.abs(new - factor)))
