@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import equinox as eqx
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from tensorspec.constraints.adaptive import AdaptiveSoftOrthogonal
@@ -53,8 +54,9 @@ class SoftOrthogonal(AbstractQuadraticPenalty, Assumption, Resolvable, ChecksPar
     ----------
     strength
         Weight in the objective of the problem as solved; ``"auto"`` takes 0.03 times the noise standard deviation over
-        the root mean square of the data.  Above 0.1 a component is deformed to dodge the penalty.  With
-        ``method="shiga2016"`` the weight w of the published rule, 0 to 1; 0.1 by default.
+        the root mean square of the data.  Above 0.1 a component is deformed to dodge the penalty.  Beside a likelihood
+        all this is times the curvature of the misfit, which makes ``"auto"`` ``0.03 / (sqrt(mean) rms)`` for counts.
+        With ``method="shiga2016"`` the weight w of the published rule, 0 to 1; 0.1 by default.
     method
         ``"penalty"``, or ``"shiga2016"``: the published rule with its adaptive strength.
     components
@@ -105,7 +107,13 @@ class SoftOrthogonal(AbstractQuadraticPenalty, Assumption, Resolvable, ChecksPar
             return AdaptiveSoftOrthogonal(_PUBLISHED_WEIGHT if isinstance(self.strength, str) else self.strength)
         if not isinstance(self.strength, str):
             return self
-        return dataclasses.replace(self, strength=_STRENGTH_PER_NOISE * context.noise_level)
+        if not np.isfinite(context.curvature):
+            raise InvalidArgument(
+                f"SoftOrthogonal() on mode {context.mode!r}: beside a likelihood of several tensors there is an "
+                "automatic strength for the mode that carries the amplitudes alone; here give a number, in units of "
+                "the log-likelihood"
+            )
+        return dataclasses.replace(self, strength=_STRENGTH_PER_NOISE * context.noise_level * context.curvature)
 
     def complaint(self, others: Sequence[AbstractConstraint]) -> str | None:
         """Refuse to stand without non-negativity: signed columns would make the penalty reward anti-correlation."""

@@ -20,7 +20,14 @@ from tensorspec.errors import InvalidArgument, RankOutOfRange, UnknownMode, sugg
 from tensorspec.fit.alignment import align_atoms, align_values
 from tensorspec.fit.behind import Behind, find_modes_behind
 from tensorspec.fit.deviation import noise_deviation
-from tensorspec.fit.likelihood import check_counts, check_model, check_operators, reference_loss, warm_start
+from tensorspec.fit.likelihood import (
+    check_counts,
+    check_model,
+    check_operators,
+    reference_loss,
+    strength_units,
+    warm_start,
+)
 from tensorspec.fit.measured import find_measured
 from tensorspec.fit.validate import CleanTensor, by_tensor, clean
 from tensorspec.fit.weights import noise_level, noise_of, tensor_weights
@@ -62,6 +69,7 @@ class Gathered(NamedTuple):
     strengths: dict[str, list[str]]
     noise_level: float
     noise_deviation: float
+    curvatures: tuple[float, ...]  # of the misfit, along amplitudes and along entries of other modes
 
 
 def gather(
@@ -116,6 +124,9 @@ def gather(
     noise = {key: noise_of(tensors[key], cleaned[key], entry[key], model.rank) if needs_noise else None for key in keys}
     found = tensor_weights(weights, keys, cleaned, scales, noise, losses if likelihood else None)
     level = noise_level(keys, cleaned, found, noise) if needs_noise else float("nan")
+    curvatures = (1.0, 1.0)
+    if likelihood and automatic:
+        level, *curvatures = strength_units(losses, cleaned, found, noise)
 
     if model.share == FIND:
         sizes_of = {key: (c.count, found[key]) for key, c in cleaned.items()}
@@ -125,7 +136,7 @@ def gather(
     rules = {mode: ModeConstraints(items, model.rank) for mode, items in combined.items()}
     along = any(isinstance(item, ARD) for items in constraints.values() for item in items) and needs_noise
     deviation = noise_deviation(tensors, cleaned, entry, noise, scales, found) if along else float("nan")
-    resolved = _resolve(rules, labels, names, scales, model, level, deviation)
+    resolved = _resolve(rules, labels, names, scales, model, level, deviation, curvatures)
     scale_plan = _plan(resolved, names, model)
     built = {
         key: build_tensor(
@@ -181,6 +192,7 @@ def gather(
         strengths={mode: [constructor_repr(item) for item in rule.members] for mode, rule in resolved.items()},
         noise_level=level,
         noise_deviation=deviation,
+        curvatures=tuple(curvatures),
     )
 
 
@@ -309,6 +321,7 @@ def _resolve(
     model: AbstractModel,
     level: float,
     deviation: float,
+    curvatures: Sequence[float],
 ) -> dict[str, ModeConstraints]:
     """Settle automatic strengths, bring values to the units of the problem, and make every number traced data."""
     carriers = dict(zip(names, _plan(rules, names, model).carriers, strict=True))
@@ -318,7 +331,8 @@ def _resolve(
         data_scale = scales[owners[0]] if len(owners) == 1 else 1.0
         own = labels[mode]
         grid = (own.shape, own.coordinates, own.units)
-        context = Context(mode, *grid, model.rank, level, data_scale, deviation, carries=bool(owners))
+        curvature = curvatures[0 if owners else 1]
+        context = Context(mode, *grid, model.rank, level, data_scale, deviation, bool(owners), curvature)
         members = [item.resolve(context) if isinstance(item, Resolvable) else item for item in rule.members]
         found[mode] = ModeConstraints(tuple(jax.tree.map(traced, item) for item in members), model.rank)
     return found

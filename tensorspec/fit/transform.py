@@ -210,6 +210,7 @@ def _rules(fit: Fit, labels: Any, mode: str, scales: dict[str, float]) -> ModeCo
     level = fit.provenance.get("noise_level") or float("nan")
     deviation = fit.provenance.get("noise_deviation") or float("nan")
     grid = (own.shape, own.coordinates, own.units)
-    context = Context(mode, *grid, fit.rank, level, scale, deviation, carries=bool(owners))
+    curvature = (fit.provenance.get("misfit_curvatures") or (1.0, 1.0))[0 if owners else 1] or float("nan")
+    context = Context(mode, *grid, fit.rank, level, scale, deviation, bool(owners), curvature)
     resolved = [item.resolve(context) if isinstance(item, Resolvable) else item for item in items]
     return ModeConstraints(tuple(jax.tree.map(traced, item) for item in resolved), fit.rank)

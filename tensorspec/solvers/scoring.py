@@ -21,7 +21,7 @@ from tensorspec.losses.base import AbstractDivergence
 from tensorspec.problem import Tensor
 from tensorspec.solvers.base import AbstractSolver, Block
 
-__all__ = ["ScoringState", "scored_step", "scored_tensor"]
+__all__ = ["ScoringState", "expected_curvature", "scored_step", "scored_tensor"]
 
 # Shares of the mean below which a model is taken for larger in the curvature: where nothing was counted a step to zero
 # is as good as any, where something was counted the curvature is real.
@@ -75,7 +75,7 @@ def scored_tensor(tensor: Tensor, fitted: Float[Array, "..."]) -> Tensor:
         data = block.astype(model.dtype)
         least = jnp.where(data > 0, _COUNTED, _EMPTY) * jnp.where(mean > 0, mean, 1)
         slope = _slope(loss, data, model)
-        weight = _expected_curvature(loss, jnp.maximum(model, least.astype(model.dtype)))
+        weight = expected_curvature(loss, jnp.maximum(model, least.astype(model.dtype)))
         weight = jnp.maximum(weight, _curvature_of_gain(loss, data, model, slope))
         response = weight * model - slope
         if tensor.dense is not None:
@@ -92,7 +92,7 @@ def _slope(loss: AbstractDivergence, data: Array, model: Array) -> Array:
     return (1 if push is None else push) - loss.pull(data, model)
 
 
-def _expected_curvature(loss: AbstractDivergence, model: Array) -> Array:
+def expected_curvature(loss: AbstractDivergence, model: Float[Array, "..."]) -> Float[Array, "..."]:
     """Return the derivative of the slope by the model where the data are what the model expects."""
     ones = jnp.ones_like(model)
     return jax.jvp(lambda changed: _slope(loss, model, changed), (model,), (ones,))[1]

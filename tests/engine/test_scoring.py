@@ -6,6 +6,7 @@ import pytest
 import xarray as xr
 
 import tensorspec as ts
+from tensorspec.fit.likelihood import strength_units
 from tensorspec.solvers.sweep import run_chunk
 
 from . import reference
@@ -139,3 +140,69 @@ def test_it_falls_in_every_sweep(name):
     assert max(worst) < 1e-9
     for mode in unit:
         np.testing.assert_allclose(np.linalg.norm(factors[mode], axis=0), 1, rtol=1e-9)
+
+
+def test_automatic_strengths_in_units_of_the_likelihood():
+    """The rule of least squares, times the curvature of the loss at the mean of the data."""
+    mean, square = float(SHEET.mean()), float((SHEET**2).mean())
+    for mode, unit in (("p", 1.0), ("e", square)):
+        problem = prepared(SHEET, ts.NMF(RANK, {mode: ts.SoftOrthogonal()}), loss=POISSON)
+        expected = 0.03 * np.sqrt(mean / square) / mean * unit
+        text = next(item for item in problem.strengths[mode] if item.startswith("SoftOrthogonal"))
+        assert float(text.split("=")[1].rstrip(")")) == pytest.approx(expected, rel=1e-9)
+        assert problem.noise_level == pytest.approx(np.sqrt(mean / square))
+
+
+def test_units_of_a_likelihood_change_nothing_for_squares():
+    """Tensors of least squares with weights of one over the variance: the level that they have without a likelihood."""
+    sheet = SHEET.rename(e="s") * 3.0 + 1.0
+    data = {"sheet": SHEET, "other": sheet + 0.5 * RNG.standard_normal(sheet.shape)}
+    plain = prepared(data, ts.NMF(RANK))
+    weights = {key: 1 / plain.noise[key][0] for key in data}
+    level, amplitudes, shapes = strength_units(
+        dict.fromkeys(data, ts.LeastSquares()), plain.clean, weights, plain.noise
+    )
+    assert (level, amplitudes) == pytest.approx((plain.noise_level, 1.0))
+    assert np.isnan(shapes)
+
+
+@pytest.mark.slow
+def test_tensors_of_counts_and_of_squares_share_a_simplex():
+    """Both losses are asked for their quadratics on the shared mode, and the sum falls."""
+    squares = xr.DataArray(MAPS @ RNG.random((RANK, SIZES["s"])) + 0.05 * RNG.standard_normal((12, 8)), dims=("p", "s"))
+    problem = prepared(
+        {"counts": SHEET, "squares": squares},
+        ts.NMF(RANK, {"p": ts.SumToOne("component")}),
+        loss={"counts": ts.Poisson(), "squares": ts.LeastSquares(sigma=0.05)},
+    )
+    state, kept = settled(problem, random_factors(problem, 0), chunks=4)
+    assert np.max(np.diff(kept)) <= 0
+    maps, spectra, other = (np.asarray(state.factors[mode]) for mode in "pes")
+    residual = squares.values - maps @ other.T
+    own = divergence(SHEET.values, maps @ spectra.T) + 0.5 * np.sum(residual**2) / 0.05**2
+    assert float(state.objective) == pytest.approx(own, rel=1e-9)
+    # Every pixel has spent its unit where the slope is least: the gap of Frank and Wolfe, which bounds what is left.
+    slope = (1 - SHEET.values / (maps @ spectra.T)) @ spectra - residual @ other / 0.05**2
+    gap = np.sum(maps * slope) - np.sum(slope.min(axis=1))
+    assert 0 <= gap < 1e-4 * own
+
+
+@pytest.mark.slow
+def test_single_precision():
+    model = ts.NMF(RANK, {"e": ts.Fixed(SPECTRA), "p": ts.SumToOne("component")})
+    problem = prepared(SHEET.astype(np.float32), model, loss=POISSON)
+    assert problem.dtype == np.float32
+    state, kept = settled(problem, random_factors(problem, 0), chunks=2)
+    assert state.factors["p"].dtype == np.float32
+    assert np.max(np.diff(kept)) <= 0
+    assert float(state.objective) == pytest.approx(by_cvxpy(None, sums), rel=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("beta", [0.5, 3])
+def test_beta_falls_too(beta):
+    problem = prepared(SHEET + 0.5, ts.NMF(RANK, {"p": ts.SumToOne("component")}), loss={"data": ts.Beta(beta)})
+    _, state, kept, _ = sweeps(problem, random_factors(problem, 0))
+    assert np.max(np.diff(kept)) <= 0 and kept[-1] < 0.7 * kept[0]
+    own = ts.Beta(beta).value(SHEET.values + 0.5, reference.model(state.factors, "pe"))
+    assert float(state.objective) == pytest.approx(float(own), rel=1e-9)
