@@ -118,15 +118,12 @@ def gather(
     scales = {key: 1 / c.rms if rescale else 1.0 for key, c in cleaned.items()}
     automatic = [item for items in constraints.values() for item in items if _is_automatic(item)]
     if likelihood:
-        check_model(losses, constraints, automatic, model.rank)
+        check_model(losses, constraints, model.rank)
     check_operators(losses, behind, operators)
     needs_noise = len(keys) > 1 or bool(automatic)
     noise = {key: noise_of(tensors[key], cleaned[key], entry[key], model.rank) if needs_noise else None for key in keys}
     found = tensor_weights(weights, keys, cleaned, scales, noise, losses if likelihood else None)
     level = noise_level(keys, cleaned, found, noise) if needs_noise else float("nan")
-    curvatures = (1.0, 1.0)
-    if likelihood and automatic:
-        level, *curvatures = strength_units(losses, cleaned, found, noise)
 
     if model.share == FIND:
         sizes_of = {key: (c.count, found[key]) for key, c in cleaned.items()}
@@ -136,6 +133,9 @@ def gather(
     rules = {mode: ModeConstraints(items, model.rank) for mode, items in combined.items()}
     along = any(isinstance(item, ARD) for items in constraints.values() for item in items) and needs_noise
     deviation = noise_deviation(tensors, cleaned, entry, noise, scales, found) if along else float("nan")
+    curvatures = (1.0, 1.0)
+    if likelihood and automatic:
+        level, deviation, *curvatures = strength_units(losses, cleaned, found, noise)
     resolved = _resolve(rules, labels, names, scales, model, level, deviation, curvatures)
     scale_plan = _plan(resolved, names, model)
     built = {

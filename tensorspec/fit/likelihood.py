@@ -11,9 +11,8 @@ import xarray as xr
 
 from tensorspec.constraints.base import AbstractConstraint
 from tensorspec.constraints.compose import ModeConstraints
-from tensorspec.constraints.relevance import ARD
 from tensorspec.coupling.operators import Parametric
-from tensorspec.errors import ConstraintConflict, InvalidArgument, InvalidData, TensorspecError
+from tensorspec.errors import ConstraintConflict, InvalidData, TensorspecError
 from tensorspec.fit.behind import Behind
 from tensorspec.fit.validate import CleanTensor, place
 from tensorspec.losses.base import AbstractDivergence, AbstractLoss, AbstractRobustLoss, EntryWeights
@@ -102,17 +101,14 @@ def _are_counts(key: str, tensor: xr.DataArray, values: np.ndarray) -> list[str]
 def check_model(
     losses: Mapping[str, AbstractLoss],
     constraints: Mapping[str, Sequence[AbstractConstraint]],
-    automatic: Sequence[AbstractConstraint],
     rank: int,
 ) -> None:
-    """Refuse a model that may be negative, and strengths that have no rule in log-likelihood units.
+    """Refuse a model that may be negative.
 
     Raises
     ------
     ConstraintConflict
         Naming the modes that are not non-negative.
-    InvalidArgument
-        For a strength of ``"auto"`` of relevance determination.
     """
     loss = next(constructor_repr(item) for item in losses.values() if isinstance(item, AbstractDivergence))
     signed = [mode for mode, items in constraints.items() if not ModeConstraints(tuple(items), rank).nonnegative]
@@ -121,12 +117,6 @@ def check_model(
             f"loss={loss} needs a model that is never negative, and mode {', '.join(map(repr, signed))} may be; use "
             "ts.NMF(rank, constraints), which is ts.CP with ts.NonNegative() on every mode, or add ts.NonNegative() "
             "there"
-        )
-    unruled = [item for item in automatic if isinstance(item, ARD)]
-    if unruled:
-        raise InvalidArgument(
-            f"{constructor_repr(unruled[0])}: beside loss={loss} there is no automatic strength; give a number, in "
-            "units of the log-likelihood"
         )
 
 
@@ -162,7 +152,7 @@ def strength_units(
     cleaned: Mapping[str, CleanTensor],
     weights: Mapping[str, float],
     noise: Mapping[str, tuple[float, str] | None],
-) -> tuple[float, float, float]:
+) -> tuple[float, float, float, float]:
     """Return what automatic strengths are made of beside a likelihood.
 
     Near its minimum a likelihood is half a curvature times the squared residual: one over the variance, or what a
@@ -173,26 +163,29 @@ def strength_units(
     -------
     level
         Standard deviation of the noise over the root mean square of the data, as least squares has it.
+    deviation
+        Standard deviation of the noise of an amplitude.
     amplitudes
         Curvature of the misfit along an amplitude, for columns whose weighted squared norms over the tensors sum to
         one.
     shapes
         The same for entries of a column of unit norm, in a fit of one tensor; NaN with several.
     """
-    count, evidence, energy, curved = 0, 0.0, 0.0, 0.0
+    count, evidence, energy, curved, spread = 0, 0.0, 0.0, 0.0, 0.0
     for key, values in cleaned.items():
         square, loss = values.rms**2, losses[key]
         share = max((noise[key] or (0.0, ""))[0] / square, _LEAST_NOISE)
-        own = weights[key] * square * values.count
-        count, evidence, energy = count + values.count, evidence + values.count / share, energy + own
+        own, curvature = weights[key] * square * values.count, 1.0
         if isinstance(loss, AbstractDivergence):
             mean = float(values.values.sum(dtype=float)) / values.count
-            own *= float(expected_curvature(loss, jnp.asarray(mean, float)))
-        curved += own
-    amplitudes = curved / energy
+            curvature = float(expected_curvature(loss, jnp.asarray(mean, float)))
+        count, evidence, energy = count + values.count, evidence + values.count / share, energy + own
+        curved, spread = curved + curvature * own, spread + curvature * own * share
     alone = next(iter(cleaned))
-    shapes = amplitudes * weights[alone] * cleaned[alone].rms ** 2 if len(cleaned) == 1 else float("nan")
-    return float(np.sqrt(count / evidence)), amplitudes * (weights[alone] if len(cleaned) == 1 else 1.0), shapes
+    # The column of a single tensor has unit norm whatever its weight.
+    amplitudes = curved / energy * (weights[alone] if len(cleaned) == 1 else 1.0)
+    shapes = amplitudes * cleaned[alone].rms ** 2 if len(cleaned) == 1 else float("nan")
+    return float(np.sqrt(count / evidence)), float(np.sqrt(spread / count / amplitudes)), amplitudes, shapes
 
 
 def reference_loss(loss: AbstractLoss, values: CleanTensor) -> float:

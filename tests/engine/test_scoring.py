@@ -151,6 +151,9 @@ def test_automatic_strengths_in_units_of_the_likelihood():
         text = next(item for item in problem.strengths[mode] if item.startswith("SoftOrthogonal"))
         assert float(text.split("=")[1].rstrip(")")) == pytest.approx(expected, rel=1e-9)
         assert problem.noise_level == pytest.approx(np.sqrt(mean / square))
+    problem = prepared(SHEET, ts.NMF(RANK, {"p": ts.ARD()}), loss=POISSON)
+    relevance = next(item for item in problem.problem.constraints["p"].members if isinstance(item, ts.ARD))
+    assert (float(relevance.strength), float(relevance.noise)) == pytest.approx((1.0, np.sqrt(mean)))
 
 
 def test_units_of_a_likelihood_change_nothing_for_squares():
@@ -159,10 +162,10 @@ def test_units_of_a_likelihood_change_nothing_for_squares():
     data = {"sheet": SHEET, "other": sheet + 0.5 * RNG.standard_normal(sheet.shape)}
     plain = prepared(data, ts.NMF(RANK))
     weights = {key: 1 / plain.noise[key][0] for key in data}
-    level, amplitudes, shapes = strength_units(
+    level, deviation, amplitudes, shapes = strength_units(
         dict.fromkeys(data, ts.LeastSquares()), plain.clean, weights, plain.noise
     )
-    assert (level, amplitudes) == pytest.approx((plain.noise_level, 1.0))
+    assert (level, deviation, amplitudes) == pytest.approx((plain.noise_level, 1.0, 1.0))
     assert np.isnan(shapes)
 
 
