@@ -97,6 +97,9 @@ class Context(NamedTuple):
         weights of the tensors; NaN where no constraint asks for it.
     carries
         Whether the mode carries the amplitudes of a tensor; on other modes columns have unit norm.
+    curvature
+        What takes an automatic strength from the units of least squares to those of a likelihood: the curvature of the
+        misfit over that of squares.  NaN where no rule says it.
     """
 
     mode: str
@@ -108,6 +111,7 @@ class Context(NamedTuple):
     data_scale: float
     noise_deviation: float = float("nan")
     carries: bool = True
+    curvature: float = 1.0
 
     @property
     def size(self) -> int:

@@ -56,7 +56,8 @@ class SoftOrthogonal(AbstractQuadraticPenalty, Assumption, Resolvable, ChecksPar
     strength
         Weight in the objective of the problem as solved; ``"auto"`` takes 0.03 s / (1 - s^2), with s the noise
         standard deviation over the root mean square of the data, and at most 0.1: above that a component is deformed
-        to dodge the penalty.  With ``method="shiga2016"`` the weight w of the published rule, 0 to 1; 0.1 by default.
+        to dodge the penalty.  Beside a likelihood all this is times the curvature of the misfit, which for counts is
+        one over their mean.  With ``method="shiga2016"`` the weight w of the published rule, 0 to 1; 0.1 by default.
     method
         ``"penalty"``, or ``"shiga2016"``: the published rule with its adaptive strength.
     components
@@ -107,9 +108,16 @@ class SoftOrthogonal(AbstractQuadraticPenalty, Assumption, Resolvable, ChecksPar
             return AdaptiveSoftOrthogonal(_PUBLISHED_WEIGHT if isinstance(self.strength, str) else self.strength)
         if not isinstance(self.strength, str):
             return self
+        if not np.isfinite(context.curvature):
+            raise InvalidArgument(
+                f"SoftOrthogonal() on mode {context.mode!r}: beside a likelihood of several tensors there is an "
+                "automatic strength for the mode that carries the amplitudes alone; here give a number, in units of "
+                "the log-likelihood"
+            )
         # The less of the data is signal, the smaller are the amplitudes that the penalty acts on.
         signal = max(1 - context.noise_level**2, np.finfo(float).tiny)
-        return dataclasses.replace(self, strength=min(_STRENGTH_PER_NOISE * context.noise_level / signal, _STRONGEST))
+        strength = min(_STRENGTH_PER_NOISE * context.noise_level / signal, _STRONGEST)
+        return dataclasses.replace(self, strength=strength * context.curvature)
 
     def complaint(self, others: Sequence[AbstractConstraint]) -> str | None:
         """Refuse to stand without non-negativity: signed columns would make the penalty reward anti-correlation."""

@@ -53,7 +53,8 @@ class ARD(AbstractPenalty, Majorised, Resolvable, ChecksPartners):
     ----------
     strength
         Variance of the noise :math:`\sigma^2` in the problem as solved, that is over the mean square of the data;
-        ``"auto"`` estimates it, along the mean spectrum: noise of counts is largest where the signal is.
+        ``"auto"`` estimates it, along the mean spectrum: noise of counts is largest where the signal is.  Beside a
+        likelihood, whose units are those of a logarithm of probability, it is one.
     merge
         Cosine above which components count as one: when a fit has converged, those whose profiles on the other modes
         are that close are added up, and the fit goes on.  None merges nothing.
@@ -61,6 +62,8 @@ class ARD(AbstractPenalty, Majorised, Resolvable, ChecksPartners):
         Components it acts on, counted from 1; all of them by default.
     relevance
         What is learnt while the fit runs; leave it out.
+    noise
+        Standard deviation of an amplitude, which `fit` settles beside a likelihood; leave it out.
 
     Raises
     ------
@@ -97,6 +100,7 @@ class ARD(AbstractPenalty, Majorised, Resolvable, ChecksPartners):
     merge: float | None = eqx.field(default=None, converter=_as_threshold, static=True)
     components: tuple[int, ...] | None = component_field()
     relevance: Any = eqx.field(default=None, kw_only=True)
+    noise: Any = eqx.field(default=None, kw_only=True)
     separability: ClassVar[Separability] = Separability.ENTRY
     convex: ClassVar[bool] = False
     degree: ClassVar[int | None] = 1
@@ -110,7 +114,10 @@ class ARD(AbstractPenalty, Majorised, Resolvable, ChecksPartners):
             )
         if not isinstance(self.strength, str):
             return self
-        return dataclasses.replace(self, strength=context.noise_deviation**2)
+        noise = context.noise_deviation
+        if context.curvature == 1:
+            return dataclasses.replace(self, strength=noise**2)
+        return dataclasses.replace(self, strength=context.curvature * noise**2, noise=noise)
 
     def complaint(self, others: Sequence[AbstractConstraint]) -> str | None:
         """Refuse to stand without non-negativity, or where a constraint fixes the scale of a column."""
@@ -170,5 +177,6 @@ class ARD(AbstractPenalty, Majorised, Resolvable, ChecksPartners):
 
     def _scales(self, size: int) -> tuple[Any, float]:
         """Return the sum of a column at which the logarithm is cut off, and what multiplies the logarithm."""
-        cut = _CUT_OFF * size * jnp.sqrt(jnp.asarray(self._number, float))
+        noise = jnp.sqrt(jnp.asarray(self._number, float)) if self.noise is None else self.noise
+        cut = _CUT_OFF * size * noise
         return jnp.maximum(cut, np.finfo(float).tiny), size + _SHAPE + 1

@@ -20,7 +20,7 @@ from tensorspec.fit.alignment import align_atoms, align_values
 from tensorspec.fit.behind import Behind, find_modes_behind
 from tensorspec.fit.build import build_tensor, traced
 from tensorspec.fit.deviation import noise_deviation
-from tensorspec.fit.likelihood import check_counts, check_model, check_operators, warm_start
+from tensorspec.fit.likelihood import check_counts, check_model, check_operators, strength_units, warm_start
 from tensorspec.fit.measured import find_measured
 from tensorspec.fit.validate import CleanTensor, by_tensor, clean
 from tensorspec.fit.weights import noise_level, noise_of, tensor_weights
@@ -65,6 +65,7 @@ class Gathered(NamedTuple):
     strengths: dict[str, list[str]]
     noise_level: float
     noise_deviation: float
+    curvatures: tuple[float, ...]  # of the misfit, along amplitudes and along entries of other modes
 
 
 def gather(
@@ -119,7 +120,7 @@ def gather(
     scales = {key: 1 / c.rms if rescale else 1.0 for key, c in cleaned.items()}
     automatic = [item for items in constraints.values() for item in items if _is_automatic(item)]
     if likelihood:
-        check_model(losses, constraints, automatic, {mode: columns for mode, (_, columns) in shapes.items()})
+        check_model(losses, constraints, {mode: columns for mode, (_, columns) in shapes.items()})
     check_operators(losses, behind, operators)
     needs_noise = len(keys) > 1 or bool(automatic)
     largest = max((columns for mode, (_, columns) in shapes.items() if mode in labels), default=1)
@@ -135,7 +136,10 @@ def gather(
     rules = {mode: ModeConstraints(items, shapes[mode][1]) for mode, items in combined.items()}
     along = any(isinstance(item, ARD) for items in constraints.values() for item in items) and needs_noise
     deviation = noise_deviation(tensors, cleaned, entry, noise, scales, found) if along else float("nan")
-    resolved = _resolve(rules, labels, names, scales, model, level, deviation)
+    curvatures = (1.0, 1.0)
+    if likelihood and automatic:
+        level, deviation, *curvatures = strength_units(losses, cleaned, found, noise)
+    resolved = _resolve(rules, labels, names, scales, model, level, deviation, curvatures)
     scale_plan = _plan(resolved, names, model)
     built = {
         key: build_tensor(
@@ -205,6 +209,7 @@ def gather(
         strengths={mode: [constructor_repr(item) for item in rule.members] for mode, rule in resolved.items()},
         noise_level=level,
         noise_deviation=deviation,
+        curvatures=tuple(curvatures),
     )
 
 
@@ -345,6 +350,7 @@ def _resolve(
     model: AbstractModel,
     level: float,
     deviation: float,
+    curvatures: Sequence[float],
 ) -> dict[str, ModeConstraints]:
     """Settle automatic strengths, bring values to the units of the problem, and make every number traced data."""
     carriers = dict(zip(names, _plan(rules, names, model).carriers, strict=True))
@@ -354,7 +360,8 @@ def _resolve(
         data_scale = scales[owners[0]] if len(owners) == 1 else 1.0
         own = labels.get(mode)
         grid = ((1,), (None,), (None,)) if own is None else (own.shape, own.coordinates, own.units)
-        context = Context(mode, *grid, rule.rank, level, data_scale, deviation, carries=bool(owners))
+        curvature = curvatures[0 if owners else 1]
+        context = Context(mode, *grid, rule.rank, level, data_scale, deviation, bool(owners), curvature)
         members = [item.resolve(context) if isinstance(item, Resolvable) else item for item in rule.members]
         found[mode] = ModeConstraints(tuple(jax.tree.map(traced, item) for item in members), rule.rank)
     return found

@@ -12,7 +12,7 @@ import xarray as xr
 from tensorspec.constraints.base import AbstractConstraint
 from tensorspec.constraints.compose import ModeConstraints
 from tensorspec.coupling.operators import Parametric
-from tensorspec.errors import ConstraintConflict, InvalidArgument, InvalidData, TensorspecError
+from tensorspec.errors import ConstraintConflict, InvalidData, TensorspecError
 from tensorspec.fit.behind import Behind
 from tensorspec.fit.validate import CleanTensor, place
 from tensorspec.losses.base import AbstractDivergence, AbstractLoss, AbstractRobustLoss, EntryWeights
@@ -22,6 +22,7 @@ from tensorspec.modes import ModeLabels
 from tensorspec.noise import NoiseModel, estimate_noise
 from tensorspec.recipe import constructor_repr
 from tensorspec.solvers.dispatch import BlockPlan, joint_solver
+from tensorspec.solvers.scoring import expected_curvature
 from tensorspec.starts.given import From
 
 __all__ = [
@@ -31,12 +32,15 @@ __all__ = [
     "check_operators",
     "first_sweeps",
     "reference_loss",
+    "strength_units",
     "warm_start",
 ]
 
 # The short fit that a Poisson fit begins from: loss, largest number of sweeps, and when it has come close enough.
 WARM_START = {"loss": "LeastSquares(scaling='poisson')", "max_sweeps": 30, "tol": 1e-3}
 _ROWS = 2**20
+# Variance of the noise over the mean square of the data below which data count as free of noise.
+_LEAST_NOISE = 1e-10
 
 
 def check_counts(
@@ -100,17 +104,14 @@ def _are_counts(key: str, tensor: xr.DataArray, values: np.ndarray) -> list[str]
 def check_model(
     losses: Mapping[str, AbstractLoss],
     constraints: Mapping[str, Sequence[AbstractConstraint]],
-    automatic: Sequence[AbstractConstraint],
     ranks: Mapping[str, int],
 ) -> None:
-    """Refuse a model that may be negative, and strengths that have no rule in log-likelihood units.
+    """Refuse a model that may be negative.
 
     Raises
     ------
     ConstraintConflict
         Naming the modes that are not non-negative.
-    InvalidArgument
-        For a strength of ``"auto"``.
     """
     loss = next(constructor_repr(item) for item in losses.values() if isinstance(item, AbstractDivergence))
     signed = [mode for mode, items in constraints.items() if not ModeConstraints(tuple(items), ranks[mode]).nonnegative]
@@ -119,11 +120,6 @@ def check_model(
             f"loss={loss} needs a model that is never negative, and mode {', '.join(map(repr, signed))} may be; use "
             "ts.NMF(rank, constraints), which is ts.CP with ts.NonNegative() on every mode, or add ts.NonNegative() "
             "there"
-        )
-    if automatic:
-        raise InvalidArgument(
-            f"{constructor_repr(automatic[0])}: beside loss={loss} there is no automatic strength; give a number, in "
-            "units of the log-likelihood"
         )
 
 
@@ -152,6 +148,47 @@ def check_operators(losses: Mapping[str, AbstractLoss], behind: Behind, operator
                     f"{what}, which has coefficients below zero, so that its model may be negative; "
                     f"{constructor_repr(losses[key])} needs a map such as ts.Bin or ts.Broaden"
                 )
+
+
+def strength_units(
+    losses: Mapping[str, AbstractLoss],
+    cleaned: Mapping[str, CleanTensor],
+    weights: Mapping[str, float],
+    noise: Mapping[str, tuple[float, str] | None],
+) -> tuple[float, float, float, float]:
+    """Return what automatic strengths are made of beside a likelihood.
+
+    Near its minimum a likelihood is half a curvature times the squared residual: one over the variance, or what a
+    divergence has at the mean of the data.  A strength for least squares of data divided by their root mean square,
+    times this, does the same to amplitudes in units of the data.
+
+    Returns
+    -------
+    level
+        Standard deviation of the noise over the root mean square of the data, as least squares has it.
+    deviation
+        Standard deviation of the noise of an amplitude.
+    amplitudes
+        Curvature of the misfit along an amplitude, for columns whose weighted squared norms over the tensors sum to
+        one.
+    shapes
+        The same for entries of a column of unit norm, in a fit of one tensor; NaN with several.
+    """
+    count, evidence, energy, curved, spread = 0, 0.0, 0.0, 0.0, 0.0
+    for key, values in cleaned.items():
+        square, loss = values.rms**2, losses[key]
+        share = max((noise[key] or (0.0, ""))[0] / square, _LEAST_NOISE)
+        own, curvature = weights[key] * square * values.count, 1.0
+        if isinstance(loss, AbstractDivergence):
+            mean = float(values.values.sum(dtype=float)) / values.count
+            curvature = float(expected_curvature(loss, jnp.asarray(mean, float)))
+        count, evidence, energy = count + values.count, evidence + values.count / share, energy + own
+        curved, spread = curved + curvature * own, spread + curvature * own * share
+    alone = next(iter(cleaned))
+    # The column of a single tensor has unit norm whatever its weight.
+    amplitudes = curved / energy * (weights[alone] if len(cleaned) == 1 else 1.0)
+    shapes = amplitudes * cleaned[alone].rms ** 2 if len(cleaned) == 1 else float("nan")
+    return float(np.sqrt(count / evidence)), float(np.sqrt(spread / count / amplitudes)), amplitudes, shapes
 
 
 def reference_loss(loss: AbstractLoss, values: CleanTensor) -> float:

@@ -288,6 +288,7 @@ def _provenance(
         },
         "noise_level": None if np.isnan(gathered.noise_level) else gathered.noise_level,
         "noise_deviation": None if np.isnan(gathered.noise_deviation) else gathered.noise_deviation,
+        "misfit_curvatures": [None if np.isnan(value) else value for value in gathered.curvatures],
         "carriers": dict(zip(keys, gathered.program.plan.carriers, strict=True)),
         "constraints_as_solved": gathered.strengths,
         "violations": violations,

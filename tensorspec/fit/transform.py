@@ -28,7 +28,8 @@ from tensorspec.solution import Fit
 from tensorspec.solvers.base import Block
 from tensorspec.solvers.dispatch import choose_for
 from tensorspec.solvers.hals import HALS
-from tensorspec.solvers.question import added, ask
+from tensorspec.solvers.question import added, ask, doubled_loss
+from tensorspec.solvers.scoring import ScoringState, scored_step
 
 __all__ = ["transform"]
 
@@ -167,8 +168,11 @@ def _solved(
 ) -> Any:
     """Repeat the step of a block until its factor stands still; a loss without normal equations is asked anew."""
 
-    def question(factor: Any) -> NormalEquations | Majoriser:
-        asked = [ask(model, Problem((tensor,), {}), {**factors, mode: factor}, mode)[0] for tensor, factors in parts]
+    def question(factor: Any, scored: bool = False) -> NormalEquations | Majoriser:
+        asked = [
+            ask(model, Problem((tensor,), {}), {**factors, mode: factor}, mode, scored=scored)[0]
+            for tensor, factors in parts
+        ]
         return added(asked, factor)
 
     fixed = question(start) if all(tensor.loss is None for tensor, _ in parts) else None
@@ -176,14 +180,24 @@ def _solved(
     per_row = fixed is None or (isinstance(fixed, NormalEquations) and fixed.per_row)
     asked = None if bounded else HALS(inner=50)
     solver, _ = choose_for([mode], [rules], [per_row], [(False,) * rules.rank], asked, bounded)
+    scored = bounded and not solver.divergences
+
+    def value(factor: Any) -> Any:
+        losses = [tensor.weight * doubled_loss(model, tensor, {**factors, mode: factor}) for tensor, factors in parts]
+        return 0.5 * sum(losses) + rules.value(factor)
 
     @eqx.filter_jit
     def step(factor: Any, state: Any, fixed: Any) -> Any:
-        equations = question(factor) if fixed is None else fixed
-        factors, state = solver.step(Block([equations], [factor], [rules], None), state)
+        equations = question(factor, scored) if fixed is None else fixed
+        block = Block([equations], [factor], [rules], None)
+        if scored:
+            factors, state = scored_step(solver, block, state, lambda found: value(found[0]))
+        else:
+            factors, state = solver.step(block, state)
         return factors[0], state
 
     factor, state = start, solver.init([start], [rules])
+    state = ScoringState.start(state) if scored else state
     for _ in range(_MAX_STEPS if fixed is not None else _MAX_RENEWALS):
         new, state = step(factor, state, fixed)
         moved = float(jnp.max(jnp.abs(new - factor)))
@@ -205,6 +219,7 @@ def _rules(fit: Fit, labels: Any, mode: str, scales: dict[str, float]) -> ModeCo
     level = fit.provenance.get("noise_level") or float("nan")
     deviation = fit.provenance.get("noise_deviation") or float("nan")
     grid = (own.shape, own.coordinates, own.units)
-    context = Context(mode, *grid, fit.ranks[mode], level, scale, deviation, carries=bool(owners))
+    curvature = (fit.provenance.get("misfit_curvatures") or (1.0, 1.0))[0 if owners else 1] or float("nan")
+    context = Context(mode, *grid, fit.ranks[mode], level, scale, deviation, bool(owners), curvature)
     resolved = [item.resolve(context) if isinstance(item, Resolvable) else item for item in items]
     return ModeConstraints(tuple(jax.tree.map(traced, item) for item in resolved), fit.ranks[mode])

@@ -34,6 +34,8 @@ class BlockPlan:
         For each mode, whether a point can be put back onto all constraints, so that it may be extrapolated.
     ratios
         Whether a loss has only a bound made of ratios, under which an entry of zero would stay zero.
+    scored
+        Whether a loss that is not least squares is taken by its quadratic, in steps that are shortened until they pay.
     """
 
     modes: tuple[str, ...]
@@ -41,6 +43,7 @@ class BlockPlan:
     held: tuple[tuple[bool, ...], ...]
     projectable: tuple[bool, ...]
     ratios: bool = False
+    scored: bool = False
 
 
 def joint_solver(blocks: Sequence[BlockPlan]) -> AbstractJointSolver | None:
@@ -63,6 +66,8 @@ def choose_solvers(
     0. the published soft orthogonality on a mode: a solver of its own there, single passes of HALS on the other mode;
     1. the solver asked for, where it can take the block;
     2. a loss that is not least squares (Poisson, beta), constraints that separate by entry: multiplicative updates;
+       anything else that has a proximal map: AO-ADMM on the quadratic of the loss (Fisher scoring), as any solver of
+       least squares that is asked for;
     3. no proximal map at all and no column held: the exact least-squares solution (AO-ADMM without splits);
     4. every constraint separates by entry or column: HALS;
     5. anything else that has a proximal map: AO-ADMM.
@@ -88,7 +93,9 @@ def choose_solvers(
         bounded = any(mode in divergences for mode in modes)
         rules, rows = [constraints[mode] for mode in modes], [per_row[mode] for mode in modes]
         solver, reason = choose_for(modes, rules, rows, held, asked, bounded)
-        blocks.append(BlockPlan(modes, solver, held, tuple(rule.splits <= 1 for rule in rules), bounded))
+        projectable = tuple(rule.splits <= 1 for rule in rules)
+        ratios = bounded and solver.divergences
+        blocks.append(BlockPlan(modes, solver, held, projectable, ratios, bounded and not ratios))
         reasons.append(f"{', '.join(modes)}: {reason}")
     names = list(dict.fromkeys(type(block.solver).__name__ for block in blocks))
     return tuple(blocks), " + ".join(names), "; ".join(reasons)
@@ -148,17 +155,18 @@ def choose_for(
     bounded: bool = False,
 ) -> tuple[AbstractSolver, str]:
     """Return the first solver of the table that can take a block, and why."""
-    if bounded and asked is not None and not asked.divergences:
-        raise InvalidArgument(
-            f"solver={type(asked).__name__}() solves normal equations, and a Poisson or beta loss on mode "
-            f"{', '.join(modes)} has none; use solver='auto' or ts.Multiplicative(), or keep the solver with "
-            "loss=ts.LeastSquares(scaling='poisson'), which weighs entries by their expected variance"
-        )
 
     def refused(solver: AbstractSolver) -> str | None:
-        complaints = [solver.refusal(*items) for items in zip(rules, per_row, held, strict=True)]
+        # The quadratic of a likelihood has weights of its own in every row.
+        rows = [own or bounded for own in per_row]
+        complaints = [solver.refusal(*items) for items in zip(rules, rows, held, strict=True)]
         return next((text for text in complaints if text), None)
 
+    if bounded and asked is not None and not (asked.divergences or asked.least_squares):
+        raise InvalidArgument(
+            f"solver={type(asked).__name__}() takes neither the bound of a Poisson or beta loss on mode "
+            f"{', '.join(modes)} nor its quadratic; use solver='auto', ts.Multiplicative() or ts.AOADMM()"
+        )
     extrapolate = asked.extrapolate if asked is not None else True
     candidates: list[tuple[AbstractSolver, str]] = []
     if asked is not None:
@@ -168,7 +176,9 @@ def choose_for(
         candidates.append((Multiplicative(extrapolate=extrapolate), ratio))
     elif not any(item.splits for item in rules) and not any(any(columns) for columns in held):
         candidates.append((AOADMM(extrapolate=extrapolate), "exact least squares, nothing constrains the entries"))
-    if not bounded:
+    if bounded:
+        candidates.append((AOADMM(extrapolate=extrapolate), "AO-ADMM on the quadratic of the loss (Fisher scoring)"))
+    else:
         candidates.append((HALS(extrapolate=extrapolate), "HALS, the constraints separate by entry or column"))
         candidates.append((AOADMM(extrapolate=extrapolate), "AO-ADMM"))
     complaints: list[str] = []

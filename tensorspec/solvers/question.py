@@ -1,4 +1,4 @@
-"""What a block is asked: normal equations where a loss has them, else a bound that touches the objective."""
+"""What a block is asked: normal equations where a loss has them, else a bound that touches it, or its quadratic."""
 
 from __future__ import annotations
 
@@ -15,12 +15,18 @@ from tensorspec.coupling.through import inside
 from tensorspec.losses.base import AbstractDivergence, AbstractRobustLoss
 from tensorspec.models.base import AbstractModel
 from tensorspec.problem import Factors, Problem, Tensor
+from tensorspec.solvers.scoring import scored_tensor
 
 __all__ = ["added", "ask", "doubled_loss", "fitted_in_data_units"]
 
 
 def ask(
-    model: AbstractModel, problem: Problem, factors: Factors, mode: str, together: Sequence[str] = ()
+    model: AbstractModel,
+    problem: Problem,
+    factors: Factors,
+    mode: str,
+    together: Sequence[str] = (),
+    scored: bool = False,
 ) -> tuple[NormalEquations | Majoriser, dict[int, NormalEquations]]:
     """Return the question of a mode, and the parts of it that are exact for what their tensors see of the factor.
 
@@ -30,6 +36,8 @@ def ask(
         What is asked, and where.
     together
         The modes that are updated together with this one.
+    scored
+        Whether divergences are asked for their quadratic (see scoring.py), and not for their bound.
     """
     squares: dict[int, NormalEquations] = {}
     questions: list[NormalEquations | Majoriser] = list(link_equations(problem.links, mode, factors, together))
@@ -40,6 +48,10 @@ def ask(
             questions.append(inside(tensor, mode, squares[index], factors[mode]))
         elif isinstance(tensor.loss, AbstractRobustLoss):
             part = model.normal_equations(_reweighted(model, tensor, factors), factors, mode)
+            questions.append(inside(tensor, mode, part, factors[mode]))
+        elif scored:
+            quadratic = scored_tensor(tensor, fitted_in_data_units(model, tensor, factors))
+            part = model.normal_equations(quadratic, factors, mode)
             questions.append(inside(tensor, mode, part, factors[mode]))
         else:
             questions.append(_bound(model, tensor, factors, mode))

@@ -14,7 +14,7 @@ it does not rise; else the factors from before come back and the next sweep is a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -32,8 +32,10 @@ from tensorspec.problem import Factors, Problem
 from tensorspec.scale import ScalePlan
 from tensorspec.solvers.base import Block, Undirected, rounding
 from tensorspec.solvers.dispatch import BlockPlan, joint_solver
+from tensorspec.solvers.feasible import put_on
 from tensorspec.solvers.multiplicative import kept_alive
 from tensorspec.solvers.question import ask, doubled_loss
+from tensorspec.solvers.scoring import ScoringState, scored_step
 from tensorspec.solvers.static import Static
 
 __all__ = ["RUNNING", "Program", "SweepInfo", "SweepState", "init_state", "objective", "run_chunk"]
@@ -43,8 +45,6 @@ RUNNING, CONVERGED, EXACT = 0, 1, 2
 _GROWTH, _CAP_GROWTH, _DECAY, _START = 1.05, 1.01, 1.5, 0.5
 _PATIENCE = 3
 _EXACT_SHARE = 1e-14
-# A start of ratios has no entry below this share of the mean of its column.
-_FLOOR = 1e-12
 
 
 class Program(NamedTuple):
@@ -131,21 +131,23 @@ def objective(
 @eqx.filter_jit
 def init_state(model: AbstractModel, program: Program, problem: Problem, factors: Factors) -> SweepState:
     """Return the state before the first sweep: the start put onto constraints and norms, and its objective."""
-    weights = [tensor.weight for tensor in problem.tensors]
     constraints = {mode: rule.init_state(factors[mode].shape[0]) for mode, rule in problem.constraints.items()}
-    factors = {**factors, **{m: _lifted(factors[m]) for b in program.blocks if b.ratios for m in b.modes}}
-    ready = {
-        mode: rule.prox(factors[mode], 0.0) if rule.splits <= 1 else _project_all(factors[mode], rule)
-        for mode, rule in constraints.items()
-    }
-    ready = program.plan.retract(ready, {mode: _shape(ready[mode], constraints[mode]) for mode in ready}, weights)
+    ready = put_on(program.blocks, program.plan, problem, constraints, factors)
+    if any(block.scored for block in program.blocks):
+        # Counts where a start expects next to none would rule the quadratics, and with none there is no way on.
+        other = put_on(program.blocks, program.plan, problem, constraints, factors, flat=True)
+        first, second = (objective(model, problem, start)[1] for start in (ready, other))
+        ready = {mode: jnp.where(first <= second, ready[mode], other[mode]) for mode in ready}
     constraints = {
         mode: rule.update_state(ready[mode]) if rule.stateful else rule for mode, rule in constraints.items()
     }
     value, misfit, _ = objective(model, Problem(problem.tensors, constraints, problem.links), ready)
-    states = tuple(
+    states = [
         block.solver.init([ready[m] for m in block.modes], [constraints[m] for m in block.modes])
         for block in program.blocks
+    ]
+    states = tuple(
+        ScoringState.start(own) if block.scored else own for block, own in zip(program.blocks, states, strict=True)
     )
     return SweepState(
         factors=ready,
@@ -162,26 +164,6 @@ def init_state(model: AbstractModel, program: Program, problem: Problem, factors
         status=jnp.asarray(RUNNING, jnp.int32),
         sweeps=jnp.asarray(0, jnp.int32),
     )
-
-
-def _shape(values: Array, rule: ModeConstraints) -> Array:
-    """Return a factor with flat columns in place of zero ones, which no update could bring back to life."""
-    flat = jnp.ones_like(values)
-    flat = rule.prox(flat, 0.0) if rule.splits <= 1 else _project_all(flat, rule)
-    return jnp.where(jnp.any(values != 0, axis=0), values, flat)
-
-
-def _lifted(values: Array) -> Array:
-    """Return a factor without zeros, which no ratio could bring back to life."""
-    mean = jnp.mean(jnp.abs(values), axis=0)
-    return jnp.maximum(values, (_FLOOR * jnp.where(mean > 0, mean, 1)).astype(values.dtype))
-
-
-def _project_all(values: Array, rule: ModeConstraints) -> Array:
-    for _ in range(20):
-        for split in reversed(range(rule.splits)):
-            values = rule.prox(values, 0.0, split=split)
-    return values
 
 
 def _block_norms(block: BlockPlan, plan: ScalePlan, weights: list[Array]) -> list[Array] | None:
@@ -249,7 +231,7 @@ def _one_sweep(model: AbstractModel, program: Program, problem: Problem, state: 
         equations = []
         for mode in block.modes:
             present = Problem(tuple(tensors), problem.constraints, problem.links)
-            whole, parts = ask(model, present, factors, mode, block.modes)
+            whole, parts = ask(model, present, factors, mode, block.modes, block.scored)
             latest.update({k: (mode, part) for k, part in parts.items()})
             fresh_parts[mode] = parts
             equations.append(whole)
@@ -259,7 +241,11 @@ def _one_sweep(model: AbstractModel, program: Program, problem: Problem, state: 
             [constraints[mode] for mode in block.modes],
             _block_norms(block, plan, weights),
         )
-        updated, solver_state = block.solver.step(question, solver_state)
+        if block.scored:
+            value = _value_of(model, Problem(tuple(tensors), constraints, problem.links), factors, block.modes)
+            updated, solver_state = scored_step(block.solver, question, solver_state, value)
+        else:
+            updated, solver_state = block.solver.step(question, solver_state)
         solver_states.append(solver_state)
         fresh = {**factors, **dict(zip(block.modes, updated, strict=True))}
         for mode in block.modes:
@@ -320,6 +306,15 @@ def _one_sweep(model: AbstractModel, program: Program, problem: Problem, state: 
         ),
         SweepInfo(value, tried, accepted),
     )
+
+
+def _value_of(
+    model: AbstractModel, problem: Problem, factors: Factors, modes: tuple[str, ...]
+) -> Callable[[Sequence[Array]], Array]:
+    """Return the objective as a function of the factors of some modes, without what does not depend on them."""
+    concerned = tuple(tensor for tensor in problem.tensors if set(tensor.depends_on) & set(modes))
+    part = Problem(concerned, {mode: problem.constraints[mode] for mode in modes}, problem.links)
+    return lambda updated: objective(model, part, {**factors, **dict(zip(modes, updated, strict=True))})[0]
 
 
 def _judge(

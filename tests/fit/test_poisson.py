@@ -264,8 +264,8 @@ def test_what_a_likelihood_refuses():
     refused(ts.InvalidData, "Beta(beta=0.0) cannot take", "above zero", loss=ts.Beta(0))
     refused(ts.ConstraintConflict, "mode 'sample', 'energy' may be", "ts.NMF", model=ts.CP(3))
     refused(ts.ConstraintConflict, "mode 'sample' may be", model=ts.CP(3, {"energy": ts.NonNegative()}))
-    refused(ts.InvalidArgument, "HALS() solves normal equations", "ts.Multiplicative()", solver=ts.HALS())
-    refused(ts.InvalidArgument, "no automatic strength", model=ts.NMF(3, {"sample": ts.SoftOrthogonal()}))
+    model = ts.NMF(3, {"energy": ts.SoftOrthogonal()})
+    refused(ts.InvalidArgument, "mode that carries", data={"a": SHEET, "b": SHEET.rename(energy="b")}, model=model)
 
 
 def test_what_is_no_count_is_said_once():

@@ -64,6 +64,16 @@ def test_it_finds_the_number_of_components_in_24_fits(kind, counts, within):
     assert sum(finds_three(kind, counts, range(12), 10, within)) >= 22
 
 
+@pytest.mark.parametrize(("kind", "counts"), [("edx", 500), ("eels", 5000)])
+def test_it_finds_them_beside_a_likelihood(kind, counts):
+    """In units of a log-likelihood the strength is one."""
+    phantom = ts.phantoms.discs(kind, counts=counts, seed=0)
+    model = ts.NMF(6, {"pixel": ts.ARD()})
+    fit = ts.fit(phantom["data"], model, loss=ts.Poisson(), restarts=2, progress=False)
+    assert strength_used(fit) == pytest.approx(1)
+    assert fit.alive == [1, 2, 3]
+
+
 @pytest.mark.parametrize("rank", [1, 3])
 def test_one_component_and_one_survivor(rank):
     rng = np.random.default_rng(0)

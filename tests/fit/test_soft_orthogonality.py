@@ -76,6 +76,17 @@ def test_maps_that_overlap_are_pulled_apart_and_the_fit_says_so(true):
         assert returned < true - 0.02
 
 
+@pytest.mark.parametrize("kind", ["eels", "edx"])
+def test_the_automatic_penalty_beside_a_likelihood(kind):
+    """At least as good as with least squares: the same rule in other units."""
+    phantoms = [ts.phantoms.discs(kind, counts=500, seed=seed) for seed in range(2)]
+    squares, counted = (
+        np.mean([degrees(phantom, ts.SoftOrthogonal(), restarts=1, loss=loss) for phantom in phantoms])
+        for loss in (ts.LeastSquares(), ts.Poisson())
+    )
+    assert counted < 1.02 * squares
+
+
 def test_the_published_rule_reports_the_misfit_and_returns_the_last_sweep():
     fit = run(prior=rule(0.3))
     assert fit.converged
