@@ -6,11 +6,13 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from tensorspec.constraints.compose import ModeConstraints
+from tensorspec.constraints.cross_product import SameCrossProduct
 from tensorspec.errors import ConstraintConflict, InvalidArgument
 from tensorspec.scale import ScalePlan
 from tensorspec.solvers.adaptive import AdaptiveColumns, adaptive_mode, refusal_of_fit
 from tensorspec.solvers.admm import AOADMM
 from tensorspec.solvers.base import AbstractSolver
+from tensorspec.solvers.direct_fitting import DirectFitting
 from tensorspec.solvers.hals import HALS
 from tensorspec.solvers.multiplicative import Multiplicative
 
@@ -57,8 +59,9 @@ def choose_solvers(
     1. the solver asked for, where it can take the block;
     2. a loss that is not least squares (Poisson, beta), constraints that separate by entry: multiplicative updates;
     3. no proximal map at all and no column held: the exact least-squares solution (AO-ADMM without splits);
-    4. every constraint separates by entry or column: HALS;
-    5. anything else that has a proximal map: AO-ADMM.
+    4. profiles with the same cross-product in every sample, and nothing else: direct fitting of PARAFAC2;
+    5. every constraint separates by entry or column: HALS;
+    6. anything else that has a proximal map: AO-ADMM.
 
     `divergences` names the modes of tensors whose loss is of the second kind.
 
@@ -142,6 +145,8 @@ def choose_for(
         candidates.append((Multiplicative(extrapolate=extrapolate), ratio))
     elif not any(item.splits for item in rules) and not any(any(columns) for columns in held):
         candidates.append((AOADMM(extrapolate=extrapolate), "exact least squares, nothing constrains the entries"))
+    if not bounded and any(isinstance(item, SameCrossProduct) for rule in rules for item in rule.members):
+        candidates.append((DirectFitting(extrapolate=extrapolate), "direct fitting of PARAFAC2"))
     if not bounded:
         candidates.append((HALS(extrapolate=extrapolate), "HALS, the constraints separate by entry or column"))
         candidates.append((AOADMM(extrapolate=extrapolate), "AO-ADMM"))
