@@ -49,9 +49,7 @@ def summarise(fit: Fit, name: str, data: Any = None) -> xr.Dataset:
     record = fit.tensors[name]
     tensor = measured(fit, name, data)
     noise, described = _noise(fit, name, record)
-    map_dims, signal_dims = (
-        own_dims(fit, name, mode) for mode in (fit.map_mode(name), fit.signal_mode(name))
-    )
+    map_dims, signal_dims = (own_dims(fit, name, mode) for mode in (fit.map_mode(name), fit.signal_mode(name)))
     along = max(record.dims, key=lambda dim: tensor.sizes[dim])
     step = max(1, BLOCK * tensor.sizes[along] // max(tensor.size, 1))
     sums: dict[str, list[xr.DataArray]] = {}

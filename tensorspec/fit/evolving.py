@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -68,8 +67,8 @@ def stacked(behind: Behind, model: AbstractModel) -> Behind:
     for key, own in behind.names.items():
         if evolving in own and len(own) < 3:
             raise InvalidArgument(
-                f"tensor {key!r} has the modes {list(own)}: PARAFAC2 needs {along!r}, {evolving!r} and another mode that "
-                "is the same in all samples, such as 'pixel'"
+                f"tensor {key!r} has the modes {list(own)}: PARAFAC2 needs {along!r}, {evolving!r} and another mode "
+                "that is the same in all samples, such as 'pixel'"
             )
     if samples.size < 2:
         raise InvalidArgument(f"along={along!r} has one point; PARAFAC2 compares two samples or more, use ts.CP")
@@ -78,7 +77,9 @@ def stacked(behind: Behind, model: AbstractModel) -> Behind:
     )
     names, operators = {}, {}
     for key, own in behind.names.items():
-        order = sorted(range(len(own)), key=lambda k, own=own: (own[k] == evolving, evolving in own and own[k] == along))
+        order = sorted(
+            range(len(own)), key=lambda k, own=own: (own[k] == evolving, evolving in own and own[k] == along)
+        )
         given = behind.operators[key]
         names[key] = tuple(own[k] for k in order)
         operators[key] = None if given is None else tuple(given[k] for k in order)
@@ -124,7 +125,9 @@ def settled(
     samples = sizes[model.along]
     items = constraints[model.evolving]
     told = tuple(
-        dataclasses.replace(item, samples=samples) if isinstance(item, (SameCrossProduct, NearSameCrossProduct)) else item
+        dataclasses.replace(item, samples=samples)
+        if isinstance(item, (SameCrossProduct, NearSameCrossProduct))
+        else item
         for item in items
     )
     return {**constraints, model.evolving: told}
@@ -135,11 +138,9 @@ def per_row_modes(model: AbstractModel) -> tuple[str, ...]:
     return (model.along, model.evolving) if isinstance(model, PARAFAC2) else ()
 
 
-
 def is_evolving(model: AbstractModel, mode: str) -> bool:
     """Return whether the factor of a mode has a row for every point of every sample."""
     return isinstance(model, PARAFAC2) and mode == model.evolving
-
 
 
 def seen_points(valid: np.ndarray, names: tuple[str, ...], model: AbstractModel) -> np.ndarray:
@@ -150,9 +151,7 @@ def seen_points(valid: np.ndarray, names: tuple[str, ...], model: AbstractModel)
     return np.asarray(valid.any(axis=others)).reshape(-1)
 
 
-def unfolded(
-    names: tuple[str, ...], values: np.ndarray, model: AbstractModel
-) -> tuple[tuple[str, ...], np.ndarray]:
+def unfolded(names: tuple[str, ...], values: np.ndarray, model: AbstractModel) -> tuple[tuple[str, ...], np.ndarray]:
     """Return a tensor as a start sees it: samples and profiles are one mode, the evolving one."""
     if not isinstance(model, PARAFAC2) or model.evolving not in names:
         return names, values

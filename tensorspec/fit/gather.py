@@ -156,7 +156,9 @@ def gather(
         for key, own in zip(keys, seen, strict=True)
     }
     own_rows = per_row_modes(model)
-    per_row = {name: name in own_rows or any(_weighs_rows(tensor, name) for tensor in built.values()) for name in shapes}
+    per_row = {
+        name: name in own_rows or any(_weighs_rows(tensor, name) for tensor in built.values()) for name in shapes
+    }
     chosen = solver if isinstance(solver, AbstractSolver) else None
     bounded = {
         name for key in keys if isinstance(losses[key], AbstractDivergence) for name in built[key].depends_on

@@ -106,7 +106,9 @@ def to_hyperspy(fit: Any, name: str | None = None) -> dict[str, Any]:
     spectra, maps = fit.spectra(name), fit.maps(name)
     signal_type = str(attrs.get("signal_type") or _signal_type(spectra, attrs))
     return {
-        "spectra": _signal(spectra, attrs, "component spectra", signal_type, len(own_dims(fit, name, fit.signal_mode(name)))),
+        "spectra": _signal(
+            spectra, attrs, "component spectra", signal_type, len(own_dims(fit, name, fit.signal_mode(name)))
+        ),
         "maps": _signal(maps, attrs, "component maps", ""),
     }
 

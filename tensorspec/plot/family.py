@@ -16,9 +16,7 @@ __all__ = ["draw_family"]
 PALEST, MOST = 0.75, 60  # share of white in the first sample's colour; curves beyond which samples are left out
 
 
-def draw_family(
-    ax: Axes, values: xr.DataArray, own: Sequence[str], colour: str, last: bool, unit: str
-) -> None:
+def draw_family(ax: Axes, values: xr.DataArray, own: Sequence[str], colour: str, last: bool, unit: str) -> None:
     """Draw a curve for every sample, from pale for the first to full colour for the last.
 
     Parameters

@@ -117,9 +117,7 @@ def _above(gram: Float[Array, "samples size rank rank"]) -> Float[Array, "sample
     total = gram.sum(axis=1)
     values, vectors = jnp.linalg.eigh(total)
     used = values > 1e-12 * jnp.max(values, axis=-1, keepdims=True)
-    half = jnp.einsum(
-        "krs,ks,kts->krt", vectors, jnp.where(used, 1 / jnp.sqrt(jnp.where(used, values, 1)), 0), vectors
-    )
+    half = jnp.einsum("krs,ks,kts->krt", vectors, jnp.where(used, 1 / jnp.sqrt(jnp.where(used, values, 1)), 0), vectors)
     white = jnp.einsum("krs,kjst,ktu->kjru", half, gram, half)
     trace = jnp.trace(white, axis1=-2, axis2=-1)
     spread = jnp.maximum(jnp.sum(jnp.square(white), axis=(-2, -1)) - jnp.square(trace) / rank, 0)
