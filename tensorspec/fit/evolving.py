@@ -170,11 +170,12 @@ def even_samples(
         return factors
     found = {**factors, model.along: np.ones_like(factors[model.along])}
     if not context.nonnegative[model.evolving]:
-        modes, values = next(item for item in context.tensors if model.evolving in item[0])
+        index = next(k for k, (modes, _) in enumerate(context.tensors) if model.evolving in modes)
+        (modes, values), weight = context.tensors[index], context.weights[index]
         others = np.ones((1, model.rank))
         for mode in modes[:-1]:
             others = (others[:, None, :] * found[mode].astype(float)).reshape(-1, model.rank)
-        pull = values.reshape(-1, values.shape[-1]).T @ others
+        pull = weight * (values.reshape(-1, values.shape[-1]).T @ others)
         found[model.evolving] = (pull @ np.linalg.pinv(others.T @ others)).astype(context.dtype)
     return found
 
