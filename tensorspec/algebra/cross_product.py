@@ -52,7 +52,7 @@ def nearest_same_cross_product(
     --------
     >>> import numpy as np
     >>> given = np.array([[[1.0], [0.0]], [[0.0], [3.0]]])
-    >>> np.asarray(nearest_same_cross_product(given)).tolist()
+    >>> (np.asarray(nearest_same_cross_product(given)).round(5) + 0.0).tolist()
     [[[2.0], [0.0]], [[0.0], [2.0]]]
     """
     matrices = jnp.asarray(matrices)

@@ -28,7 +28,8 @@ __all__ = ["NearSameCrossProduct", "SameCrossProduct"]
 def _apart(constraint: Any, factor: Array) -> Array:
     if constraint.samples is None:
         raise InvalidArgument(f"{type(constraint).__name__}: the number of samples is not settled; fit does that")
-    return jnp.asarray(factor).reshape(constraint.samples, -1, factor.shape[-1])
+    # In float64, which is what the default float is in a fit.
+    return jnp.asarray(factor, jnp.result_type(float)).reshape(constraint.samples, -1, factor.shape[-1])
 
 
 class SameCrossProduct(AbstractHardConstraint):
@@ -51,7 +52,7 @@ class SameCrossProduct(AbstractHardConstraint):
     --------
     >>> import numpy as np
     >>> profiles = np.array([[1.0], [0.0], [0.0], [3.0]])
-    >>> np.asarray(SameCrossProduct(2).project(profiles))[:, 0].tolist()
+    >>> (np.asarray(SameCrossProduct(2).project(profiles))[:, 0].round(5) + 0.0).tolist()
     [2.0, 0.0, 0.0, 2.0]
     """
 
@@ -64,12 +65,12 @@ class SameCrossProduct(AbstractHardConstraint):
     def project(self, values: Float[Array, "size columns"], column: Any = None) -> Float[Array, "size columns"]:
         """Return the nearest profiles that have the same cross-product in every sample."""
         del column
-        found = nearest_same_cross_product(_apart(self, values).astype(jnp.float64))
+        found = nearest_same_cross_product(_apart(self, values))
         return found.reshape(values.shape).astype(values.dtype)
 
     def violation(self, factor: Float[Array, "size columns"]) -> Float[Array, ""]:
         """Return how far a cross-product is from the mean, relative to its diagonal."""
-        return relative_spread(_apart(self, factor).astype(jnp.float64))
+        return relative_spread(_apart(self, factor))
 
 
 class NearSameCrossProduct(AbstractMajorisedPenalty):
@@ -96,7 +97,7 @@ class NearSameCrossProduct(AbstractMajorisedPenalty):
     --------
     >>> import numpy as np
     >>> profiles = np.array([[1.0], [0.0], [0.0], [3.0]])
-    >>> float(NearSameCrossProduct(2.0, 2).value(profiles))
+    >>> round(float(NearSameCrossProduct(2.0, 2).value(profiles)), 5)
     1.0
     """
 
@@ -109,13 +110,13 @@ class NearSameCrossProduct(AbstractMajorisedPenalty):
 
     def value(self, factor: Float[Array, "size columns"]) -> Float[Array, ""]:
         """Return the penalty."""
-        profiles = _apart(self, factor).astype(jnp.float64)
+        profiles = _apart(self, factor)
         distance = jnp.sum(jnp.square(profiles - nearest_same_cross_product(profiles)))
         return self.strength / (2 * profiles.shape[0]) * distance
 
     def bound(self, factor: Float[Array, "size columns"]) -> Quadratic:
         """Return the quadratic for the nearest profiles that have the same cross-product."""
-        profiles = _apart(self, factor).astype(jnp.float64)
+        profiles = _apart(self, factor)
         nearest = nearest_same_cross_product(profiles).reshape(factor.shape)
         weight = self.strength / profiles.shape[0]
         return Quadratic(
@@ -124,4 +125,4 @@ class NearSameCrossProduct(AbstractMajorisedPenalty):
 
     def violation(self, factor: Float[Array, "size columns"]) -> Float[Array, ""]:
         """Return how far a cross-product is from the mean, relative to its diagonal."""
-        return relative_spread(_apart(self, factor).astype(jnp.float64))
+        return relative_spread(_apart(self, factor))

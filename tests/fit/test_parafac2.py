@@ -42,9 +42,7 @@ def planted(noise=0.05, pixels=PIXELS, spread=1.0):
     error = np.random.default_rng(101).standard_normal(clean.shape) * spread
     values = clean + noise * np.linalg.norm(clean) / np.linalg.norm(error) * error
     coords = {"time": 60.0 * np.arange(SAMPLES), "energy_loss": 500 + 0.5 * np.arange(CHANNELS)}
-    data = xr.DataArray(
-        values.reshape(-1, 4, SAMPLES, CHANNELS), dims=("y", "x", "time", "energy_loss"), coords=coords
-    )
+    data = xr.DataArray(values.reshape(-1, 4, SAMPLES, CHANNELS), dims=("y", "x", "time", "energy_loss"), coords=coords)
     data.energy_loss.attrs["units"], data.attrs["units"] = "eV", "counts"
     return data
 
