@@ -65,6 +65,7 @@ class SameCrossProduct(AbstractHardConstraint):
     def project(self, values: Float[Array, "size columns"], column: Any = None) -> Float[Array, "size columns"]:
         """Return the nearest profiles that have the same cross-product in every sample."""
         del column
+        values = jnp.asarray(values)
         found = nearest_same_cross_product(_apart(self, values))
         return found.reshape(values.shape).astype(values.dtype)
 

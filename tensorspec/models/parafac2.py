@@ -15,8 +15,9 @@ from tensorspec.algebra.normal_equations import NormalEquations
 from tensorspec.constraints.base import AbstractConstraint
 from tensorspec.constraints.compose import ModeConstraints
 from tensorspec.constraints.cross_product import NearSameCrossProduct, SameCrossProduct
+from tensorspec.coupling.chain import as_operators
 from tensorspec.coupling.links import Link, as_links
-from tensorspec.coupling.operators import AbstractOperator, as_operators
+from tensorspec.coupling.operators import AbstractOperator
 from tensorspec.coupling.sharing import as_share
 from tensorspec.errors import InvalidArgument
 from tensorspec.models.base import AbstractModel, as_constraints
@@ -122,6 +123,11 @@ class PARAFAC2(AbstractModel):
                 f"evolving={self.evolving!r} and along={self.along!r} are the same mode; name the mode on which the "
                 "profiles differ, and the mode of the samples"
             )
+
+    @property
+    def numbers_components(self) -> bool:
+        """Whether tensors are given their components."""
+        return self.share is not None and not isinstance(self.share, str)
 
     def shapes(self, names: Mapping[str, tuple[str, ...]], sizes: Mapping[str, int]) -> dict[str, tuple[int, int]]:
         """Return the size of every mode with the rank, where that of the evolving one has the points of all samples."""
