@@ -28,7 +28,7 @@ from tensorspec.scale import ScalePlan
 __all__ = ["PARAFAC2"]
 
 # Of the penalty that stands for the constraint where the profiles have constraints of their own.
-DEFAULT_STRENGTH = 10.0
+DEFAULT_STRENGTH = 1.0
 _JOINT = "samples and profiles"
 
 
@@ -77,7 +77,8 @@ class PARAFAC2(AbstractModel):
     along
         The mode of the samples.
     strength
-        Strength of the penalty; None: the exact constraint without constraints on `evolving`, 10 with.
+        Strength of the penalty: with 1 a departure from equal cross-products costs as much as the same departure from
+        the data of an average sample.  None: the exact constraint without constraints on `evolving`, 1 with.
     scale
         The mode that carries the amplitudes; by default that of `CP`, or `evolving` with the penalty.
     share, operators, links

