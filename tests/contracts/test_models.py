@@ -41,6 +41,7 @@ class TestDiagonalTucker(ModelContract):
         return ts.Tucker({"a": 2, "b": 2, "c": 2}, diagonal="data")
 
 
+@pytest.mark.slow
 class TestPARAFAC2(ModelContract):
     """Samples along b, profiles on c; the factor of c has the points of all samples."""
 
