@@ -43,10 +43,16 @@ def distance_by_gradients(given, seed):
     return minimize(cost, start, method="Nelder-Mead", options=options).fun
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_the_distance_is_the_least(seed):
+def crossed():
+    """Samples whose profiles are nearly collinear, each in another way, so that no cross-product is near all."""
+    rng = np.random.default_rng(4)
+    bases, turns = (np.linalg.qr(rng.standard_normal((SAMPLES, n, RANK)))[0] for n in (POINTS, RANK))
+    return bases @ np.diag([10.0, 0.1]) @ turns
+
+
+@pytest.mark.parametrize("given", [profiles(0), profiles(1), crossed()], ids=["one", "another", "crossed"])
+def test_the_distance_is_the_least(given):
     """No search from other starts finds a common cross-product that is nearer."""
-    given = profiles(seed)
     best = min(distance_by_gradients(given, start) for start in range(4))
     np.testing.assert_allclose(distance(given), best, rtol=1e-7)
 
