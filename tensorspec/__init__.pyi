@@ -51,6 +51,7 @@ from .losses.likelihood import Beta as Beta
 from .losses.likelihood import Poisson as Poisson
 from .models.cp import CP as CP
 from .models.cp import NMF as NMF
+from .models.parafac2 import PARAFAC2 as PARAFAC2
 from .models.tucker import Tucker as Tucker
 from .noise import NoiseModel as NoiseModel
 from .noise import estimate_noise as estimate_noise

@@ -11,6 +11,7 @@ import xarray as xr
 
 from tensorspec import contributions
 from tensorspec.errors import InvalidArgument, UnknownName
+from tensorspec.pieces import refuse_evolving
 
 if TYPE_CHECKING:
     from tensorspec.solution import Fit
@@ -87,6 +88,7 @@ def merge(fit: Fit, components: Sequence[int | str]) -> Fit:
     .. [1] Huang & Sidiropoulos, "Kullback-Leibler principal component for tensors is not NP-hard", 2017,
        arXiv:1711.07925.
     """
+    refuse_evolving(fit, "merge", "merged maps and profiles have no single product; fit anew with a lower rank")
     indices = positions(fit, components)
     if len(indices) < 2:
         raise InvalidArgument(f"merge needs two or more components; given is {list(components)!r}")

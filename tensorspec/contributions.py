@@ -11,6 +11,7 @@ import xarray as xr
 from tensorspec import cores
 from tensorspec.errors import InvalidArgument, InvalidData, UnknownMode, suggest
 from tensorspec.modes import ModeLabels, from_arrays
+from tensorspec.pieces import pieces
 
 if TYPE_CHECKING:
     from tensorspec.solution import Fit
@@ -64,12 +65,13 @@ def marginal(fit: Fit, name: str, mode: str, what: str) -> xr.DataArray:
     if mode not in record.modes:
         known = f"tensor {name!r} has modes {list(record.modes)}"
         raise UnknownMode(f"no mode {mode!r}; {known}.{suggest(mode, record.modes)}")
-    others = [other for other in record.modes if other != mode]
     if name in fit.cores:
-        amplitude = cores.slice_amounts(fit, name, mode)
+        others = [other for other in record.modes if other != mode]
+        amplitude, factor = cores.slice_amounts(fit, name, mode), fit.seen(name, mode)
     else:
-        amplitude = _product(fit, name, others, power=1)
-    factor = fit.seen(name, mode)
+        own = next(piece for piece in pieces(fit, name) if mode in piece.modes)
+        others = [other for other in record.modes if other not in own.modes]
+        amplitude, factor = _product(fit, name, others, power=1), own.on(mode)
     values = (_rows(factor) * amplitude[:, np.newaxis]).reshape(factor.shape)
     return _described(factor.copy(data=values), what, "signal summed over " + " and ".join(others), record.unit)
 
@@ -117,13 +119,17 @@ def cancels(factor: xr.DataArray) -> np.ndarray:
 def reconstruct(fit: Fit, name: str) -> xr.DataArray:
     """Return the model of a tensor, with the dimensions, order and coordinates of the data, in their units."""
     record = fit.tensors[name]
-    modes = {
-        mode: _labels(fit.seen(name, mode), mode) if mode in fit.factors else fit.modes[mode] for mode in record.modes
-    }
+    if name in fit.cores:
+        modes = {
+            mode: _labels(fit.seen(name, mode), mode) if mode in fit.factors else fit.modes[mode]
+            for mode in record.modes
+        }
+    else:
+        modes = {piece.modes[-1]: _labels(piece.array, piece.modes[-1]) for piece in pieces(fit, name)}
     order = [dim for mode in modes.values() for dim in mode.dims]
     values = model_block(fit, name).transpose([record.dims.index(dim) for dim in order])
     values = values.reshape([mode.size for mode in modes.values()])
-    return _described(from_arrays(values, record.modes, modes, record.dims), "model", "model", record.unit)
+    return _described(from_arrays(values, tuple(modes), modes, record.dims), "model", "model", record.unit)
 
 
 def _labels(factor: xr.DataArray, mode: str) -> ModeLabels:
@@ -149,7 +155,7 @@ def model_block(fit: Fit, name: str, region: Mapping[str, slice] | None = None) 
     if name in fit.cores:
         values, dims = cores.model_region(fit, name, dict(region or {}))
         return values.transpose([dims.index(dim) for dim in record.dims])
-    factors = [fit.seen(name, mode).isel(region or {}, missing_dims="ignore") for mode in record.modes]
+    factors = [piece.array.isel(region or {}, missing_dims="ignore") for piece in pieces(fit, name)]
     order = [dim for factor in factors for dim in factor.dims[1:]]
     rows = [_rows(factor) for factor in factors]
     left = rows[0] * fit.strengths(name).values.astype(np.result_type(*rows))[:, np.newaxis]
@@ -225,8 +231,9 @@ def _rows(factor: xr.DataArray) -> np.ndarray:
 def _product(fit: Fit, name: str, modes: tuple[str, ...] | list[str], power: int) -> np.ndarray:
     """Return strengths times the sums over these modes, shape (rank,), entries to a power (2: the energy)."""
     result = fit.strengths(name).values.astype(float) ** power
-    for mode in modes:
-        result = result * np.nansum(_rows(fit.seen(name, mode)).astype(float) ** power, axis=1)
+    for piece in pieces(fit, name):
+        if set(piece.modes) <= set(modes):
+            result = result * np.nansum(_rows(piece.array).astype(float) ** power, axis=1)
     return result
 
 

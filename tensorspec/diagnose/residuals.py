@@ -9,6 +9,7 @@ import xarray as xr
 
 from tensorspec.contributions import measured, model_block, used_entries
 from tensorspec.noise import NoiseModel
+from tensorspec.pieces import evolving_mode, own_dims
 
 if TYPE_CHECKING:
     from tensorspec.solution import Fit, TensorRecord
@@ -48,9 +49,7 @@ def summarise(fit: Fit, name: str, data: Any = None) -> xr.Dataset:
     record = fit.tensors[name]
     tensor = measured(fit, name, data)
     noise, described = _noise(fit, name, record)
-    map_dims, signal_dims = (
-        tuple(map(str, fit.seen(name, mode).dims[1:])) for mode in (fit.map_mode(name), fit.signal_mode(name))
-    )
+    map_dims, signal_dims = (own_dims(fit, name, mode) for mode in (fit.map_mode(name), fit.signal_mode(name)))
     along = max(record.dims, key=lambda dim: tensor.sizes[dim])
     step = max(1, BLOCK * tensor.sizes[along] // max(tensor.size, 1))
     sums: dict[str, list[xr.DataArray]] = {}
@@ -126,7 +125,11 @@ def _parameters(fit: Fit, name: str) -> float:
         own = {mode: rank for mode, rank in fit.ranks.items() if mode in modes}
         factors = sum(rank * (fit.modes[mode].size - rank) / sharing[mode] for mode, rank in own.items())
         return factors + fit.cores[name].size
-    return fit.rank * (sum(fit.modes[mode].size / sharing[mode] for mode in modes) - (len(modes) - 1))
+    count = fit.rank * (sum(fit.modes[mode].size / sharing[mode] for mode in modes) - (len(modes) - 1))
+    if (pair := evolving_mode(fit, name)) is not None:
+        # The cross-products of all samples but one are given.
+        count -= (fit.modes[pair[1]].size - 1) * fit.rank * (fit.rank + 1) / 2 / sharing[pair[0]]
+    return count
 
 
 def _noise(fit: Fit, name: str, record: TensorRecord) -> tuple[NoiseModel | None, str]:

@@ -20,6 +20,7 @@ from tensorspec.fit.alignment import align_atoms, align_values
 from tensorspec.fit.behind import Behind, find_modes_behind
 from tensorspec.fit.build import build_tensor, traced
 from tensorspec.fit.deviation import noise_deviation
+from tensorspec.fit.evolving import check_evolving, per_row_modes, settled, stacked
 from tensorspec.fit.likelihood import check_counts, check_model, check_operators, strength_units, warm_start
 from tensorspec.fit.measured import find_measured
 from tensorspec.fit.validate import CleanTensor, by_tensor, clean
@@ -88,7 +89,8 @@ def gather(
                 f"loss of tensor {key!r}, {constructor_repr(item)}, is neither quadratic, nor a divergence, nor "
                 "robust: no solver here can take it; expected a loss such as ts.LeastSquares()"
             )
-    behind = find_modes_behind(tensors, modes, model.operators)
+    behind = stacked(find_modes_behind(tensors, modes, model.operators), model)
+    check_evolving(model, losses)
     labels, names, order = behind.labels, behind.names, list(behind.labels)
     operators = jax.tree.map(traced, behind.operators)
     sizes = {mode: labels[mode].size for mode in order}
@@ -107,6 +109,7 @@ def gather(
         if mode in labels
     }
     constraints |= {core: model.core_constraints(key, names) for key, core in cores.items() if core is not None}
+    constraints = settled(constraints, model, sizes)
     for mode, items in constraints.items():
         check_partners(mode, items)
     likelihood = any(isinstance(item, AbstractDivergence) for item in losses.values())
@@ -156,13 +159,16 @@ def gather(
         )
         for key, own in zip(keys, seen, strict=True)
     }
-    per_row = {name: any(_weighs_rows(tensor, name) for tensor in built.values()) for name in shapes}
+    own_rows = per_row_modes(model)
+    per_row = {
+        name: name in own_rows or any(_weighs_rows(tensor, name) for tensor in built.values()) for name in shapes
+    }
     chosen = solver if isinstance(solver, AbstractAnySolver) else None
     bounded = {
         name for key in keys if isinstance(losses[key], AbstractDivergence) for name in built[key].depends_on
     } & set(shapes)
     blocks, solver_name, why = choose_solvers(scale_plan, resolved, per_row, chosen, bounded)
-    measured, unseen = find_measured(cleaned, names, labels, operators)
+    measured, unseen = find_measured(cleaned, names, labels, operators, model)
     without = _without_assumptions(tuple(built.values()), resolved, links, names, model, per_row, chosen, bounded)
     warm = None
     if any(isinstance(losses[key], Poisson) for key in keys):

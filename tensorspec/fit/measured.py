@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 
 from tensorspec.fit.behind import points_seen
+from tensorspec.fit.evolving import is_evolving, seen_points
 from tensorspec.fit.validate import CleanTensor
+from tensorspec.models.base import AbstractModel
 from tensorspec.modes import ModeLabels
 
 __all__ = ["find_measured"]
@@ -19,6 +21,7 @@ def find_measured(
     names: Mapping[str, tuple[str, ...]],
     labels: Mapping[str, ModeLabels],
     operators: Mapping[str, Any],
+    model: AbstractModel,
 ) -> tuple[dict[str, np.ndarray | None], list[str]]:
     """Return which points of each mode any tensor has measured, and a warning for those that none has."""
     found: dict[str, np.ndarray | None] = {}
@@ -31,6 +34,9 @@ def find_measured(
                 others = tuple(axis for axis, name in enumerate(own) if name != mode)
                 points = np.ones(cleaned[key].values.shape[own.index(mode)], bool)
                 points = points if valid is None else np.asarray(valid.any(axis=others))
+                if is_evolving(model, mode):
+                    seen |= True if valid is None else seen_points(valid, own, model)
+                    continue
                 operator = operators[key][own.index(mode)] if operators[key] else None
                 seen |= points_seen(operator, points, labels[mode].size)
         found[mode] = None if seen.all() else seen

@@ -18,6 +18,7 @@ from tensorspec.coupling.through import with_operators
 from tensorspec.errors import InvalidArgument
 from tensorspec.fit.alignment import align_values
 from tensorspec.fit.core import cores_given
+from tensorspec.fit.evolving import easier, even_samples, unfolded
 from tensorspec.fit.gather import Gathered
 from tensorspec.fit.merging import merge_alike
 from tensorspec.fit.progress import Progress
@@ -116,7 +117,7 @@ def start_factors(gathered: Gathered, start: AbstractStart, seed: int) -> Factor
     """Return the factors that a start gives, with nothing where nothing was measured."""
     keys = list(gathered.names)
     context = StartContext(
-        tensors=[(gathered.names[key], gathered.clean[key].values) for key in keys],
+        tensors=[unfolded(gathered.names[key], gathered.clean[key].values, gathered.model) for key in keys],
         weights=[s * float(np.sqrt(w)) for s, w in zip(gathered.scales, gathered.weights, strict=True)],
         sizes={mode: labels.size for mode, labels in gathered.labels.items() if mode in gathered.shapes},
         columns={mode: gathered.shapes[mode][1] for mode in gathered.labels if mode in gathered.shapes},
@@ -124,7 +125,7 @@ def start_factors(gathered: Gathered, start: AbstractStart, seed: int) -> Factor
         nonnegative={mode: rule.nonnegative for mode, rule in gathered.problem.constraints.items()},
         dtype=gathered.dtype,
     )
-    found = start.factors(context, seed)
+    found = even_samples(start.factors(context, seed), start, context, gathered.model)
     for mode in found if not gathered.cores else ():
         having = [t.seen for t in gathered.problem.tensors if mode in t.modes]
         owned = [seen for seen in having if seen is not None]
@@ -157,6 +158,9 @@ def run_all(
     all modes at once with some of the usual one.
     """
     stages = [(gathered.problem, gathered.program, limits)]
+    if not isinstance(starts[0][0], From):
+        weaker = easier(gathered.problem, gathered.model)
+        stages = [*((problem, gathered.program, limits) for problem in weaker), *stages]
     if gathered.without is not None and not isinstance(starts[0][0], From):
         stages.insert(0, (*gathered.without, limits))
     if warm is not None and gathered.warm is not None:

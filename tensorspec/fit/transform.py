@@ -23,6 +23,7 @@ from tensorspec.fit.validate import SINGLE, as_mapping, check_kind, clean
 from tensorspec.losses.base import AbstractDivergence
 from tensorspec.models.base import AbstractModel
 from tensorspec.modes import split
+from tensorspec.pieces import evolving_mode, own_dims, refuse_evolving
 from tensorspec.problem import Factors, Problem, Tensor
 from tensorspec.solution import Fit
 from tensorspec.solvers.base import Block
@@ -78,7 +79,10 @@ def transform(fit: Fit, new_data: Any, mode: str | None = None) -> xr.DataArray:
             known = [key for key, record in fit.tensors.items() if chosen in record.modes]
             raise InvalidData(f"tensor {name!r} of the new data: the fit knows {known} on mode {chosen!r}")
         check_kind(name, tensor)
-    grouping = {own.name: own.dims for own in fit.modes.values() if own.dims != (own.name,)}
+    for pair in filter(None, (evolving_mode(fit, name) for name in tensors)):
+        if chosen in pair:
+            refuse_evolving(fit, f"transform on mode {chosen!r}", "new samples have profiles of their own, so fit anew")
+    grouping = {own.name: dims for own in fit.modes.values() if (dims := _dims_in_data(fit, own.name)) != (own.name,)}
     through = [name for name in tensors if chosen in fit.views.get(name, {})]
     if through:
         raise InvalidData(
@@ -90,7 +94,9 @@ def transform(fit: Fit, new_data: Any, mode: str | None = None) -> xr.DataArray:
     own = {name: labels | {other: mode for (key, other), mode in hidden.items() if key == name} for name in tensors}
     for name in tensors:
         for other in fit.tensors[name].modes:
-            expected = fit.seen(name, other).shape[1:] if other in fit.factors else fit.modes[other].shape
+            expected = fit.modes[other].shape
+            if other in fit.factors:
+                expected = tuple(fit.seen(name, other).sizes[dim] for dim in own_dims(fit, name, other))
             if other != chosen and (other not in own[name] or own[name][other].shape != expected):
                 shape = own[name][other].shape if other in own[name] else "absent"
                 raise ModeMismatch(
@@ -100,6 +106,12 @@ def transform(fit: Fit, new_data: Any, mode: str | None = None) -> xr.DataArray:
     with jax.enable_x64(True):
         values = _solve(fit, tensors, own, chosen)
     return split(values.T, labels[chosen], coords={"component": fit.factors[chosen].coords["component"].values})
+
+
+def _dims_in_data(fit: Fit, mode: str) -> tuple[str, ...]:
+    """Return the dimensions that a mode has in the data."""
+    name = next(key for key, record in fit.tensors.items() if mode in record.modes)
+    return own_dims(fit, name, mode) if evolving_mode(fit, name) is not None else fit.modes[mode].dims
 
 
 def _present(grouping: dict[str, tuple[str, ...]], tensors: dict[str, xr.DataArray]) -> dict[str, tuple[str, ...]]:

@@ -16,6 +16,7 @@ import xarray as xr
 from tensorspec.errors import InvalidArgument, InvalidData, MissingDependency, UnknownName, suggest
 from tensorspec.io.axes import arrange, as_data_array, read_axes
 from tensorspec.io.metadata import attributes, plain
+from tensorspec.pieces import own_dims
 
 __all__ = ["from_hyperspy", "to_hyperspy"]
 
@@ -105,7 +106,9 @@ def to_hyperspy(fit: Any, name: str | None = None) -> dict[str, Any]:
     spectra, maps = fit.spectra(name), fit.maps(name)
     signal_type = str(attrs.get("signal_type") or _signal_type(spectra, attrs))
     return {
-        "spectra": _signal(spectra, attrs, "component spectra", signal_type),
+        "spectra": _signal(
+            spectra, attrs, "component spectra", signal_type, len(own_dims(fit, name, fit.signal_mode(name)))
+        ),
         "maps": _signal(maps, attrs, "component maps", ""),
     }
 
@@ -122,10 +125,13 @@ def _hyperspy() -> Any:
     return api
 
 
-def _signal(values: xr.DataArray, attrs: Mapping[str, Any], what: str, signal_type: str) -> Any:
-    """Return one array with a component dimension first as a signal, the components as navigation."""
+def _signal(values: xr.DataArray, attrs: Mapping[str, Any], what: str, signal_type: str, own: int = 2) -> Any:
+    """Return one array with a component dimension first as a signal, the components as navigation.
+
+    Of the other dimensions the last are those of the signal, as many as are its own, two at most.
+    """
     signals = _hyperspy().signals
-    last = min(values.ndim - 1, 2)
+    last = min(values.ndim - 1, own, 2)
     axes = [_axis(values, str(dim), number < values.ndim - last) for number, dim in enumerate(values.dims)]
     metadata = _metadata(attrs, signal_type)
     title = str(attrs.get("title") or "")

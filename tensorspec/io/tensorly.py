@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tensorspec.cores import axes_of
+from tensorspec.pieces import refuse_evolving
 
 if TYPE_CHECKING:
     from tensorspec.solution import Fit
@@ -42,6 +43,7 @@ def to_tensorly(fit: Fit, name: str) -> Any:
             for mode in fit.tensors[name].modes
         ]
         return TuckerTensor((axes_of(fit, name), factors))
+    refuse_evolving(fit, "to_tensorly", "a CPTensor cannot hold it; take fit.factors and fit.weights")
 
     columns = [fit.seen(name, mode).values.reshape(fit.rank, -1).T for mode in fit.tensors[name].modes]
     return CPTensor((fit.strengths(name).values, columns))

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from tensorspec.components import positions
 from tensorspec.overview import percent
+from tensorspec.pieces import evolving_mode, own_dims
 from tensorspec.plot.canvas import (
     COLOURS,
     MAP_WIDTH,
@@ -19,6 +20,7 @@ from tensorspec.plot.canvas import (
     new_figure,
 )
 from tensorspec.plot.core import plot_core
+from tensorspec.plot.family import draw_family
 
 if TYPE_CHECKING:
     from tensorspec.solution import Fit
@@ -53,15 +55,22 @@ def plot_components(fit: Fit, components: Sequence[int | str] | None = None) -> 
         return plot_core(fit)
     chosen = positions(fit, components) if components is not None else list(range(fit.rank))
     panels = _panels(fit)
-    widths = [MAP_WIDTH if is_image(fit.modes[mode]) else CURVE_WIDTH for _, mode in panels]
+    widths = [
+        MAP_WIDTH if is_image(fit.modes[mode]) and not _evolves(fit, name, mode) else CURVE_WIDTH
+        for name, mode in panels
+    ]
     figure = new_figure(sum(widths), ROW_HEIGHT * len(chosen) + 0.4)
     axes = figure.subplots(len(chosen), len(panels), squeeze=False, width_ratios=widths)
     shares = {name: fit.shares(name) for name in fit.tensors}
     for column, (name, mode) in enumerate(panels):
-        values = fit.spectra(name, mode=mode)
+        values, evolves = fit.spectra(name, mode=mode), _evolves(fit, name, mode)
         for row, index in enumerate(chosen):
             ax, colour = axes[row, column], COLOURS[index % len(COLOURS)]
-            draw_component(ax, values[index], colour, last=row == len(chosen) - 1, unit=_unit(values, name, fit))
+            last, unit = row == len(chosen) - 1, _unit(values, name, fit)
+            if evolves:
+                draw_family(ax, values[index], own_dims(fit, name, mode), colour, last, unit)
+            else:
+                draw_component(ax, values[index], colour, last, unit)
             if column == 0:
                 label = fit.labels[index]
                 title = f"{index + 1} {label}" if label else f"component {index + 1}"
@@ -83,6 +92,11 @@ def _panels(fit: Fit) -> list[tuple[str, str]]:
             if mode not in [shown for _, shown in panels]:
                 panels.append((name, mode))
     return panels
+
+
+def _evolves(fit: Fit, name: str, mode: str) -> bool:
+    pair = evolving_mode(fit, name)
+    return pair is not None and mode == pair[0]
 
 
 def _unit(values: xr.DataArray, name: str, fit: Fit) -> str:

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from tensorspec.constraints.compose import ModeConstraints
+from tensorspec.constraints.cross_product import SameCrossProduct
 from tensorspec.errors import ConstraintConflict, InvalidArgument
 from tensorspec.scale import ScalePlan
 from tensorspec.solvers.adaptive import AdaptiveColumns, adaptive_mode, refusal_of_fit
 from tensorspec.solvers.admm import AOADMM
 from tensorspec.solvers.base import AbstractAnySolver, AbstractJointSolver, AbstractSolver
+from tensorspec.solvers.direct_fitting import DirectFitting
 from tensorspec.solvers.hals import HALS
 from tensorspec.solvers.multiplicative import Multiplicative
 
@@ -69,8 +71,9 @@ def choose_solvers(
        anything else that has a proximal map: AO-ADMM on the quadratic of the loss (Fisher scoring), as any solver of
        least squares that is asked for;
     3. no proximal map at all and no column held: the exact least-squares solution (AO-ADMM without splits);
-    4. every constraint separates by entry or column: HALS;
-    5. anything else that has a proximal map: AO-ADMM.
+    4. profiles with the same cross-product in every sample, and nothing else: direct fitting of PARAFAC2;
+    5. every constraint separates by entry or column: HALS;
+    6. anything else that has a proximal map: AO-ADMM.
 
     `divergences` names the modes of tensors whose loss is of the second kind.
 
@@ -179,6 +182,8 @@ def choose_for(
     if bounded:
         candidates.append((AOADMM(extrapolate=extrapolate), "AO-ADMM on the quadratic of the loss (Fisher scoring)"))
     else:
+        if any(isinstance(item, SameCrossProduct) for rule in rules for item in rule.members):
+            candidates.append((DirectFitting(extrapolate=extrapolate), "direct fitting of PARAFAC2"))
         candidates.append((HALS(extrapolate=extrapolate), "HALS, the constraints separate by entry or column"))
         candidates.append((AOADMM(extrapolate=extrapolate), "AO-ADMM"))
     complaints: list[str] = []

