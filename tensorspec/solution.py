@@ -132,16 +132,13 @@ class Fit:
 
     @property
     def compression(self) -> float:
-        """How many numbers of the data stand behind each number of the model: factors, strengths and cores."""
+        """How many numbers of the data stand behind each number of the model."""
         return contributions.compression(self)
 
     def interactions(self, name: str | None = None, most: int = 20) -> Any:
-        """Return the strongest entries of the core, as a table (`most` of them): which components meet, how strongly.
+        """Return the strongest entries of the core, a Dataset: which components meet, how strongly, and their share.
 
-        Returns
-        -------
-        table : Dataset, dimension ``entry``, or a mapping by tensor
-            See `tensorspec.cores.interactions`; ``table.to_dataframe()`` shows it as a table.
+        ``table.to_dataframe()`` shows it as a table; see `tensorspec.cores.interactions`.
         """
         return self._each(name, lambda key: core_of.interactions(self, key, most))
 
