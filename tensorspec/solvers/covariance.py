@@ -102,7 +102,7 @@ def covariance_of(
     if size > _LARGEST:
         raise InvalidArgument(
             f"covariance of {size} free entries: the matrix would have {size}^2 entries; expected at most {_LARGEST}. "
-            "Take fewer points, or use ts.bootstrap"
+            "Bin or crop the data, or take fewer components"
         )
     places, start = {}, 0
     for mode in modes:
