@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -112,7 +113,9 @@ class NearSameCrossProduct(AbstractMajorisedPenalty):
     def value(self, factor: Float[Array, "size columns"]) -> Float[Array, ""]:
         """Return the penalty."""
         profiles = _apart(self, factor)
-        distance = jnp.sum(jnp.square(profiles - nearest_same_cross_product(profiles)))
+        # At the nearest profiles the distance does not change with these, so that its derivative is that for them held.
+        nearest = nearest_same_cross_product(jax.lax.stop_gradient(profiles))
+        distance = jnp.sum(jnp.square(profiles - nearest))
         return self.strength / (2 * profiles.shape[0]) * distance
 
     def bound(self, factor: Float[Array, "size columns"]) -> Quadratic:

@@ -95,3 +95,12 @@ def test_the_penalty_is_half_the_mean_squared_distance_times_the_strength():
     rule = NearSameCrossProduct(3.0, SAMPLES)
     expected = 3.0 / (2 * SAMPLES) * distance_by_gradients(given, 1)
     np.testing.assert_allclose(rule.value(jnp.asarray(given).reshape(-1, RANK)), expected, rtol=1e-6)
+
+
+def test_the_derivative_of_the_penalty_is_that_of_finite_differences():
+    point = jnp.asarray(profiles(11)).reshape(-1, RANK)
+    rule = NearSameCrossProduct(3.0, SAMPLES)
+    move = jnp.asarray(np.random.default_rng(12).standard_normal(point.shape))
+    ahead, behind = (float(rule.value(point + step * move)) for step in (1e-5, -1e-5))
+    slope = float(jnp.sum(jax.grad(rule.value)(point) * move))
+    np.testing.assert_allclose(slope, (ahead - behind) / 2e-5, rtol=1e-7)

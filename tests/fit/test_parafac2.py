@@ -384,3 +384,11 @@ def test_no_higher_than_matcouply(noise):
         assert congruence(np.moveaxis(np.array(profiles), 2, 0), truth()[2]) > 0.9
     assert ours.objective <= min(theirs) * (1 + 1e-6)
     assert ours.objective > 0.999 * min(theirs)
+
+
+@pytest.mark.slow
+def test_all_modes_at_once_reach_the_same_objective(nonnegative):
+    """Gauss-Newton steps along the derivatives of the stated objective end where the blocks do."""
+    found = fit(DATA, solver=ts.GaussNewton(), tol=1e-8)
+    assert found.solver == "GaussNewton"
+    assert found.objective == pytest.approx(nonnegative.objective, rel=1e-4)
