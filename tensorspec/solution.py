@@ -126,9 +126,9 @@ class Fit:
     @property
     def core(self) -> xr.DataArray | Mapping[str, xr.DataArray]:
         """The core of a model that has one: a DataArray, or a mapping by tensor."""
-        if not self.cores:
-            raise InvalidArgument("this fit has no core: component k of one mode meets component k of the others")
-        return next(iter(self.cores.values())) if len(self.tensors) == 1 else self.cores
+        if self.cores:
+            return next(iter(self.cores.values())) if len(self.tensors) == 1 else self.cores
+        raise InvalidArgument("this fit has no core: component k of one mode meets component k of the others")
 
     @property
     def compression(self) -> float:
@@ -156,9 +156,8 @@ class Fit:
     def explained(self) -> float | xr.DataArray:
         """Share of the data explained, in the metric of the loss: a number, or dimension ``tensor`` for several."""
         values = [record.explained for record in self.tensors.values()]
-        if len(values) == 1:
-            return values[0]
-        return xr.DataArray(values, dims="tensor", coords={"tensor": list(self.tensors)}, name="explained")
+        several = xr.DataArray(values, dims="tensor", coords={"tensor": list(self.tensors)}, name="explained")
+        return values[0] if len(values) == 1 else several
 
     @property
     def labels(self) -> list[str]:
@@ -361,8 +360,7 @@ class Fit:
 
     def seen(self, name: str, mode: str) -> xr.DataArray:
         """Return the factor of a mode as a tensor sees it: ``factors[mode]``, unless there is an operator between."""
-        seen = self.views.get(name, {}).get(mode)
-        return self.factors[mode] if seen is None else seen
+        return self.views[name][mode] if mode in self.views.get(name, {}) else self.factors[mode]
 
     def strengths(self, name: str | None = None) -> xr.DataArray:
         """Return the row of `weights` that belongs to one tensor, dimension ``component``."""
@@ -373,10 +371,8 @@ class Fit:
     def all_strengths(self) -> xr.DataArray:
         """Return `weights`, or refuse where there are cores in their place."""
         if self.weights is None:
-            raise InvalidArgument(
-                f"this fit has a core, and its components belong to a mode, {self.ranks}; use fit.core, fit.ranks, "
-                "fit.maps(), fit.spectra() or fit.interactions()"
-            )
+            use = "use fit.core, fit.ranks, fit.maps(), fit.spectra() or fit.interactions()"
+            raise InvalidArgument(f"this fit has a core, and its components belong to a mode, {self.ranks}; {use}")
         return self.weights
 
     def __repr__(self) -> str:
