@@ -36,7 +36,7 @@ class Piece(NamedTuple):
 def evolving_mode(fit: Fit, name: str) -> tuple[str, str] | None:
     """Return the mode on which the profiles of a tensor differ in every sample, and that of the samples; or None."""
     evolving, along = getattr(fit.model, "evolving", None), getattr(fit.model, "along", None)
-    return (evolving, along) if evolving in fit.tensors[name].modes and along else None
+    return (evolving, along) if evolving and along and evolving in fit.tensors[name].modes else None
 
 
 def pieces(fit: Fit, name: str) -> list[Piece]:

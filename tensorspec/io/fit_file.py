@@ -241,8 +241,9 @@ def _read(file: h5py.File) -> Fit:
         return read_array(entry[key], known.get(key))
 
     factors = {name_of(key): array(f"factors/{key}") for key in entry["factors"]}
-    factors = {name: factors[name] for name in note["modes"] if name in factors}
     cores = {name_of(key): array(f"cores/{key}") for key in entry["cores"]} if "cores" in entry else {}
+    # Beside a core a mode may have no factor.
+    factors = {name: factors[name] for name in note["modes"] if name in factors or not cores}
 
     def holder(mode: str) -> xr.DataArray:
         """Return an array that has the coordinates of a mode: its factor, or a core where it is left whole."""

@@ -16,7 +16,7 @@ import xarray as xr
 from tensorspec.errors import InvalidArgument, InvalidData, MissingDependency, UnknownName, suggest
 from tensorspec.io.axes import arrange, as_data_array, read_axes
 from tensorspec.io.metadata import attributes, plain
-from tensorspec.pieces import own_dims
+from tensorspec.pieces import evolving_mode, own_dims
 
 __all__ = ["from_hyperspy", "to_hyperspy"]
 
@@ -105,10 +105,11 @@ def to_hyperspy(fit: Any, name: str | None = None) -> dict[str, Any]:
     attrs = fit.tensors[name].attrs
     spectra, maps = fit.spectra(name), fit.maps(name)
     signal_type = str(attrs.get("signal_type") or _signal_type(spectra, attrs))
+    # Where every sample has spectra of its own, the samples are a navigation axis beside the components.
+    apart = evolving_mode(fit, name) is not None
+    dimensions = len(own_dims(fit, name, fit.signal_mode(name))) if apart else spectra.ndim - 1
     return {
-        "spectra": _signal(
-            spectra, attrs, "component spectra", signal_type, len(own_dims(fit, name, fit.signal_mode(name)))
-        ),
+        "spectra": _signal(spectra, attrs, "component spectra", signal_type, dimensions),
         "maps": _signal(maps, attrs, "component maps", ""),
     }
 

@@ -111,8 +111,8 @@ class Tucker(AbstractModel):
     Examples
     --------
     >>> from tensorspec.constraints.sparse import Sparse
-    >>> Tucker({"pixel": 4, "energy_loss": 3}, {"core": Sparse(0.1)})
-    Tucker(ranks={'pixel': 4, 'energy_loss': 3}, constraints={'core': (Sparse(strength=0.1),)})
+    >>> Tucker({"pixel": 4, "energy_loss": 3}, {"core": Sparse(0.1)}).constraints_for("core")
+    (Sparse(strength=0.1),)
     """
 
     ranks: Mapping[str, int] = eqx.field(converter=_as_ranks)

@@ -147,7 +147,7 @@ def test_automatic_strengths_in_units_of_the_likelihood():
     mean, square = float(SHEET.mean()), float((SHEET**2).mean())
     for mode, unit in (("p", 1.0), ("e", square)):
         problem = prepared(SHEET, ts.NMF(RANK, {mode: ts.SoftOrthogonal()}), loss=POISSON)
-        expected = 0.03 * np.sqrt(mean / square) / mean * unit
+        expected = 0.03 * np.sqrt(mean / square) / (1 - mean / square) / mean * unit
         text = next(item for item in problem.strengths[mode] if item.startswith("SoftOrthogonal"))
         assert float(text.split("=")[1].rstrip(")")) == pytest.approx(expected, rel=1e-9)
         assert problem.noise_level == pytest.approx(np.sqrt(mean / square))

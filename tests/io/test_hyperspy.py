@@ -38,6 +38,7 @@ class StandIn:
     spectrum: dict[str, xr.DataArray]
     map: dict[str, xr.DataArray]
     tensors: dict[str, Record] = field(default_factory=dict)
+    model: Any = None
 
     def spectra(self, name: str) -> xr.DataArray:
         return self.spectrum[name]
