@@ -248,9 +248,9 @@ def _read(file: h5py.File) -> Fit:
     def holder(mode: str) -> xr.DataArray:
         """Return an array that has the coordinates of a mode: its factor, or a core where it is left whole."""
         dims = set(note["modes"][mode]["dims"])
-        for array in (*([factors[mode]] if mode in factors else []), *cores.values()):
-            if dims <= set(array.dims):
-                return array
+        for own in (*([factors[mode]] if mode in factors else []), *cores.values()):
+            if dims <= set(own.dims):
+                return own
         raise KeyError(f"nothing has the points of mode {mode!r}")
 
     summaries = {

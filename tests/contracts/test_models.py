@@ -21,12 +21,13 @@ class TestNMF(ModelContract):
 
 
 class TestTucker(ModelContract):
-    shapes = ((4, 5, 3), (3, 4, 2, 5))
+    shapes = ((4, 5, 3),)
 
     def make(self):
         return ts.Tucker({"a": 2, "b": 3}, {"a": ts.NonNegative(), "core": ts.Sparse(0.1)})
 
 
+@pytest.mark.slow
 class TestWholeTucker(ModelContract):
     shapes = ((3, 4, 2, 5),)
 
@@ -34,6 +35,7 @@ class TestWholeTucker(ModelContract):
         return ts.Tucker({"b": 3, "c": 2, "d": 2})
 
 
+@pytest.mark.slow
 class TestDiagonalTucker(ModelContract):
     shapes = ((4, 5, 3),)
 

@@ -1,5 +1,7 @@
 """Every solver keeps the contract."""
 
+import pytest
+
 import tensorspec as ts
 from tensorspec.testing import SolverContract
 
@@ -19,3 +21,7 @@ class TestMultiplicative(SolverContract):
 
     def make(self):
         return ts.Multiplicative()
+
+    @pytest.mark.slow
+    def test_reaches_the_minimum(self):
+        super().test_reaches_the_minimum()

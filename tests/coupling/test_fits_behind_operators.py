@@ -109,7 +109,8 @@ def test_both_solvers_end_at_the_same_place_with_entries_missing():
         assert fit.objective == pytest.approx(misfit + penalty, rel=1e-9)
 
 
-@pytest.mark.parametrize("noise", [pytest.param(0.0, marks=pytest.mark.slow), 0.01])
+@pytest.mark.slow
+@pytest.mark.parametrize("noise", [0.0, 0.01])
 def test_a_width_and_an_offset_are_found_with_the_factors(noise):
     for operator, changed in ((ts.Broaden("fit"), {"sigma": 1.2}), (ts.Shift("fit"), {"offset": 0.87})):
         data = {"eels": EELS + noise * RNG.standard_normal(EELS.shape), "second": second(noise, **changed)}

@@ -21,7 +21,7 @@ def columns(fit, mode):
     return fit.factors[mode].values.T
 
 
-@pytest.mark.parametrize("solver", ["auto", ts.AOADMM()], ids=["HALS", "AOADMM"])
+@pytest.mark.parametrize("solver", ["auto", pytest.param(ts.AOADMM(), marks=pytest.mark.slow)], ids=["HALS", "AOADMM"])
 def test_partly_shared_components_are_recovered(solver):
     share = {"first": [1, 2, 3], "last": [2, 3, 4]}
     data = {"cube": CUBE, "first": FIRST, "last": LAST}

@@ -27,7 +27,9 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    "name", [name if name == "sparse" else pytest.param(name, marks=pytest.mark.slow) for name in CASES]
+)
 def test_the_other_solver_finds_nothing_more(name):
     model = ts.CP(RANK, CASES[name])
     options = {"weights": WEIGHTS, "tol": 1e-10, "max_sweeps": 3000}

@@ -84,7 +84,7 @@ def test_no_higher_than_scikit_learn():
         assert ours.objective <= divergence(SHEET, left @ theirs.components_) * (1 + 1e-6)
 
 
-@pytest.mark.parametrize("data", [SHEET, CUBE], ids=["order 2", "order 3"])
+@pytest.mark.parametrize("data", [SHEET, pytest.param(CUBE, marks=pytest.mark.slow)], ids=["order 2", "order 3"])
 def test_no_higher_than_cp_apr(data):
     rng = np.random.default_rng(7)
     begin = [rng.random((size, 3)) + 0.1 for size in data.shape]
@@ -96,7 +96,7 @@ def test_no_higher_than_cp_apr(data):
     assert ours.objective <= divergence(data, theirs.full().data) * (1 + 1e-6)
 
 
-LOSSES = [ts.Poisson(), ts.Beta(1.5), ts.Huber(20.0)]
+LOSSES = [ts.Poisson(), pytest.param(ts.Beta(1.5), marks=pytest.mark.slow), ts.Huber(20.0)]
 
 
 @pytest.mark.parametrize("loss", LOSSES, ids=repr)
@@ -177,6 +177,7 @@ def test_penalties_are_in_units_of_the_log_likelihood():
     assert result.objective == pytest.approx(own, rel=1e-9)
 
 
+@pytest.mark.slow
 def test_low_counts_need_the_likelihood():
     """A twentieth of a count in an entry: plain squares lose a phase, the likelihood finds all three."""
     phantom = ts.phantoms.discs("edx", counts=10, seed=1)
