@@ -11,6 +11,7 @@ ORDER = [
     "plot_fusion.py",
     "plot_order3.py",
     "plot_tucker.py",
+    "plot_drift.py",
     "plot_missing.py",
     "plot_custom_constraint.py",
 ]
