@@ -59,6 +59,7 @@ def image(scale=1.0):
     )
 
 
+@pytest.mark.slow
 def test_components_too_many_die_at_any_unit_of_the_data():
     model = ts.NMF(4, {"pixel": ts.GroupSparse(2.0)})
     result = fit(image(), model, tol=1e-8, max_sweeps=3000)

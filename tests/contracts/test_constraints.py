@@ -44,6 +44,7 @@ class TestSmooth(ConstraintContract):
         return ts.Smooth(0.001)
 
 
+@pytest.mark.slow
 class TestTotalVariation(ConstraintContract):
     def make(self):
         return ts.TotalVariation(0.4)
@@ -82,6 +83,7 @@ class TestNear(ConstraintContract):
         return ts.Near(values, 0.7)
 
 
+@pytest.mark.slow
 class TestSpan(ConstraintContract):
     def make(self):
         return ts.Span(np.random.default_rng(2).random((self.size, 4)))
@@ -168,6 +170,7 @@ class TestMonotoneRising(ConstraintContract):
         return ts.Monotone()
 
 
+@pytest.mark.slow
 class TestMonotoneFalling(ConstraintContract):
     def make(self):
         return ts.Monotone(increasing=False)
@@ -178,6 +181,7 @@ class TestNonNegativeMonotone(ConstraintContract):
         return NonNegativeMonotone(increasing=False)
 
 
+@pytest.mark.slow
 class TestUnimodal(ConstraintContract):
     def make(self):
         return ts.Unimodal()

@@ -6,6 +6,8 @@ import xarray as xr
 
 import tensorspec as ts
 
+pytestmark = pytest.mark.slow
+
 
 def unit(rng, size):
     values = rng.standard_normal((size, 3))

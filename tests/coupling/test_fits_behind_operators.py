@@ -56,6 +56,7 @@ def binned():
     return ts.fit({"eels": SERIES, "edx": EDX}, model, **(OPTIONS | {"tol": 1e-10}))
 
 
+@pytest.mark.slow
 def test_maps_of_the_finer_scan_are_recovered_from_both(binned):
     assert (np.diff(binned.history.values) <= 1e-13).all()
     found = [binned.factors[mode].values.reshape(3, -1).T for mode in ("pixel", "energy_loss", "xray_energy")]

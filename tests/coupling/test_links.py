@@ -6,6 +6,8 @@ import xarray as xr
 
 import tensorspec as ts
 
+pytestmark = pytest.mark.slow
+
 RNG = np.random.default_rng(0)
 SPECTRA = RNG.random((3, 25))
 FIRST = xr.DataArray(RNG.random((30, 3)) @ SPECTRA, dims=("x", "energy"))

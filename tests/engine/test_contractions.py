@@ -31,7 +31,15 @@ def unfolded(values, factors, axis):
     return np.einsum(f"{letters},{others}->{letters[axis]}r", values, *[f for m, f in enumerate(factors) if m != axis])
 
 
-@pytest.mark.parametrize(("order", "blocks"), [(2, 3), (3, 1), (3, 2), (3, 3), (4, 3), (5, 1), (5, 3)])
+@pytest.mark.parametrize(
+    ("order", "blocks"),
+    [
+        (2, 3),
+        (3, 1),
+        (3, 3),
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in ((3, 2), (4, 3), (5, 1), (5, 3))),
+    ],
+)
 def test_products_are_sums_over_blocks(order, blocks):
     shape, factors, values, parts = case(order, blocks)
     weights = RNG.uniform(0.1, 2, shape)

@@ -111,7 +111,9 @@ def test_hals_falls_coupled_with_missing_entries_and_unequal_noise(name):
     np.testing.assert_allclose(WEIGHTS["cube"] * norms["t"] + WEIGHTS["sheet"] * norms["s"], 1, rtol=1e-12)
 
 
-@pytest.mark.parametrize("solver", [ts.HALS(), ts.AOADMM()], ids=["HALS", "AOADMM"])
+@pytest.mark.parametrize(
+    "solver", [ts.HALS(), pytest.param(ts.AOADMM(), marks=pytest.mark.slow)], ids=["HALS", "AOADMM"]
+)
 def test_extrapolation_never_returns_a_higher_objective(solver):
     constraints = {**EVERYWHERE, "p": [NN(), Soft(0.02)], "e": [NN(), Sparse(0.1)]}
     problem = prepared(

@@ -10,6 +10,8 @@ from tensorspec.solvers.sweep import objective
 from . import reference
 from .runs import RANK, SIZES, arrays, fit, noisy, prepared, random_factors, sweeps
 
+pytestmark = pytest.mark.slow
+
 NN, Sparse = ts.NonNegative, ts.Sparse
 RNG = np.random.default_rng(13)
 CUBE = noisy("pet", RNG, 0.2).astype(np.float32)

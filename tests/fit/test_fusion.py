@@ -24,7 +24,8 @@ def spectral_angle(fit, truth):
     return angles[linear_sum_assignment(angles)].mean()
 
 
-@pytest.mark.parametrize("weak_counts", [pytest.param(50, marks=pytest.mark.slow), 20])
+@pytest.mark.slow
+@pytest.mark.parametrize("weak_counts", [50, 20])
 def test_share_of_the_gap_that_fusion_closes(weak_counts):
     shares, with_prior = [], []
     for seed in SEEDS:

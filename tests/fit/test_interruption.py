@@ -73,6 +73,7 @@ def test_a_stopped_run_goes_on_to_the_same_bits(monkeypatch, tmp_path, restarts,
     assert not path.exists(), "a finished fit leaves no checkpoint behind"
 
 
+@pytest.mark.slow
 def test_a_killed_process_goes_on_to_the_same_bits(tmp_path):
     """The process is killed, not interrupted: nothing gets a chance to clean up."""
     script = tmp_path / "run.py"

@@ -150,6 +150,7 @@ def test_single_precision():
     assert np.max(np.diff(single.history)) <= 0
 
 
+@pytest.mark.slow
 def test_a_likelihood_is_not_free_of_scale():
     """Ten times the counts are ten times the evidence: the same shapes, but a penalty weighs ten times less."""
 
@@ -189,6 +190,7 @@ def test_low_counts_need_the_likelihood():
     assert counted.max() < 15 and counted.mean() < 0.4 * squares.mean()
 
 
+@pytest.mark.slow
 def test_huber_does_not_follow_spikes():
     rng = np.random.default_rng(0)
     maps, spectra = rng.random((80, 3)) ** 3, rng.random((60, 3)) ** 3

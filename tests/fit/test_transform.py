@@ -33,6 +33,7 @@ def test_another_mode(pair):
     np.testing.assert_allclose(again, pair.factors["xray_energy"], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_penalties_keep_their_meaning():
     noisy = EELS + 0.1 * np.random.default_rng(3).random(EELS.shape)
     model = ts.NMF(3, {"pixel": [ts.Sparse(0.3), ts.SoftOrthogonal(0.01)]})

@@ -213,6 +213,7 @@ def test_whole_modes(whole):
         result.spectra(mode=whole[-1])
 
 
+@pytest.mark.slow
 def test_diagonal_core_is_cp():
     ranks = dict.fromkeys(RANKS, 2)
     constraints = {mode: ts.NonNegative() for mode in (*RANKS, "core")}

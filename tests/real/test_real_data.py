@@ -6,6 +6,8 @@ import xarray as xr
 
 import tensorspec as ts
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("rsciio")
 
 
