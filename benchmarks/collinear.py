@@ -1,4 +1,4 @@
-"""Sweeps to within a millionth of the minimum where components are nearly collinear: alternating solvers and Gauss-Newton.
+"""Sweeps to within a millionth of the minimum where components are nearly collinear, for two ways of solving.
 
 Run it from the checkout: ``python benchmarks/collinear.py``.  A noisy tensor of three modes without constraints; the
 components have the same cosine in every mode.
@@ -24,9 +24,8 @@ def planted(cosine, seed=0):
 
 def main() -> None:
     """Print a table in Markdown."""
-    print(
-        "| cosine in every mode | alternating least squares, sweeps | `GaussNewton`, steps after 30 sweeps |\n|---|---|---|"
-    )
+    print("| cosine in every mode | alternating least squares, sweeps | `GaussNewton`, steps after 30 sweeps |")
+    print("|---|---|---|")
     for cosine in (0.9, 0.97, 0.99):
         data = planted(cosine)
         options = {"seed": 1, "start": ts.Random(), "progress": False}
