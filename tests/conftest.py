@@ -1,8 +1,20 @@
 """Fixtures that every test may use."""
 
+import os
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+
+# Tests compile thousands of small programs and run each for a moment: quick compilers, slower programs.  The names of
+# the settings belong to a version of XLA, which stops at names that it does not know.
+if version("jaxlib").startswith("0.10."):
+    os.environ.setdefault(
+        "XLA_FLAGS",
+        "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true "
+        "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1 "
+        "--xla_cpu_multi_thread_eigen=false",
+    )
 
 # Linux lets a process have 65530 mappings, and every compiled program takes some of them.
 MAPPINGS = Path("/proc/self/maps")

@@ -41,7 +41,7 @@ def build_tensor(
         stored = (stored * dense).astype(dtype)
         dense = dense.astype(dtype)
     if loss is None or loss.quadratic:
-        square, loss = _weighted_square(values.values, entry) * scale**2, None
+        square, loss = _weighted_square(values, entry) * scale**2, None
     else:
         square = 2 * reference_loss(loss, values) * scale**2
     return Tensor(
@@ -59,8 +59,11 @@ def build_tensor(
     )
 
 
-def _weighted_square(values: np.ndarray, entry: EntryWeights) -> float:
+def _weighted_square(clean: CleanTensor, entry: EntryWeights) -> float:
     """Return the weighted sum of squares in float64, block by block."""
+    values = clean.values
+    if entry.dense is None and all(row is None for row in entry.rows):
+        return clean.rms**2 * clean.count
     total, step = 0.0, max(1, 2**22 // max(values[0].size, 1))
     for k in range(0, values.shape[0], step):
         part = np.square(values[k : k + step], dtype=np.float64)

@@ -120,9 +120,10 @@ def refusals(case, kind):
 
 
 def questions(wanted):
-    """Names of cases and kinds, most of them in the slow run alone."""
+    """Names of cases and kinds, most of them in the slow run alone or before a release."""
+    marks = {"complete": pytest.mark.slow, "weighted": pytest.mark.exhaustive, "held": pytest.mark.exhaustive}
     return [
-        pytest.param(name, kind, marks=() if name in QUICK and kind == "complete" else pytest.mark.slow)
+        pytest.param(name, kind, marks=() if name in QUICK and kind == "complete" else marks[kind])
         for kind, names in (("complete", CASES), ("weighted", WEIGHTED), ("held", HELD))
         for name in CASES
         if name in names and wanted(CASES[name], kind)

@@ -49,10 +49,10 @@ def penalties(constraints, factors):
     return sum(reference.penalty(item, factors[mode]) for mode, item in constraints.items() if mode in factors)
 
 
-SLOW = {"plain", "soft orthogonal"}
+SURPLUS = {"plain", "soft orthogonal"}
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n in SLOW)) for n in CASES])
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.exhaustive] * (n in SURPLUS)) for n in CASES])
 def test_poisson_falls_in_every_sweep(name):
     constraints, unit = CASES[name]
     constraints = {mode: item for mode, item in constraints.items() if mode in CUBE.dims}
@@ -73,7 +73,7 @@ def test_poisson_falls_in_every_sweep(name):
         assert max(float(r.violation(last.factors[m])) for m, r in problem.problem.constraints.items()) < 1e-15
 
 
-@pytest.mark.parametrize("name", [pytest.param("plain", marks=pytest.mark.slow), "sparse"])
+@pytest.mark.parametrize("name", [pytest.param("plain", marks=pytest.mark.exhaustive), "sparse"])
 @pytest.mark.parametrize("other", [ts.LeastSquares(sigma=0.5), ts.Poisson(), ts.Huber(1.0)], ids=repr)
 def test_tensors_of_different_losses_fall_together(name, other):
     """All terms are in units of a log-likelihood, and a mode that both tensors have is updated by the sum of bounds."""
@@ -108,7 +108,7 @@ def test_tensors_of_different_losses_fall_together(name, other):
         np.testing.assert_allclose(sum(w * n for w, n in zip(problem.weights, norms.values(), strict=True)), 1)
 
 
-@pytest.mark.parametrize("beta", [0, 1.5, 3, *(pytest.param(b, marks=pytest.mark.slow) for b in (0.5, 1, 2))])
+@pytest.mark.parametrize("beta", [0, 1.5, 3, *(pytest.param(b, marks=pytest.mark.exhaustive) for b in (0.5, 1, 2))])
 def test_beta_falls_in_every_sweep(beta):
     model = ts.NMF(RANK, {"e": Sparse(0.5)})
     problem = prepared(CUBE + 0.5, model, solver=PLAIN, loss={"data": ts.Beta(beta)}, mask=MASK)

@@ -49,7 +49,7 @@ def sums(a):
     return cp.sum(a, axis=1) == 1
 
 
-slow = pytest.mark.slow
+slow, exhaustive = pytest.mark.slow, pytest.mark.exhaustive
 CONVEX = {
     "simplex": ([ts.SumToOne("component")], None, sums),
     "smooth": ([ts.Smooth(30.0)], bends, None),
@@ -125,7 +125,7 @@ def penalty_of(items, factors):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", TIED)
+@pytest.mark.parametrize("name", [n if k < 2 else pytest.param(n, marks=exhaustive) for k, n in enumerate(TIED)])
 def test_it_falls_in_every_sweep(name):
     """Of an order-3 tensor with gaps: the stated objective, and what is stated is what is minimised."""
     constraints, unit = TIED[name]
@@ -203,7 +203,7 @@ def test_single_precision():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("beta", [0.5, 3])
+@pytest.mark.parametrize("beta", [0.5, pytest.param(3, marks=exhaustive)])
 def test_beta_falls_too(beta):
     problem = prepared(SHEET + 0.5, ts.NMF(RANK, {"p": ts.SumToOne("component")}), loss={"data": ts.Beta(beta)})
     _, state, kept, _ = sweeps(problem, random_factors(problem, 0))
