@@ -1,7 +1,6 @@
 """Time to an objective, time of a sweep, and the floor under it.
 
-The objective of every answer is evaluated here, in float64, by the same function for all methods and outside the timed
-calls.  Excess is ``f / f_best - 1`` with f_best the lowest value that any method reached on the workload.
+Excess is ``f / f_best - 1`` with f_best the lowest value that any method reached on the workload.
 """
 
 from __future__ import annotations
@@ -9,22 +8,21 @@ from __future__ import annotations
 import os
 import statistics
 import time
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from methods import Answer, Method
-from planted import Workload
 
-__all__ = ["Comparison", "Figures", "TARGETS", "Timing", "compare", "objective", "read_bandwidth"]
+from benchmarks.bandwidth import read_bandwidth
+from benchmarks.methods import Method, Setting
+from benchmarks.planted import Workload
+from benchmarks.search import Search
 
-TARGETS = (1e-2, 1e-3, 1e-4)
+__all__ = ["Comparison", "Figures", "Timing", "compare", "sweep_over_floor", "timed"]
+
 # BLAS threads spin for a while after a product; the next method must not be timed beside them.
 _PAUSE = 0.2
-# A peer is followed until it is this near to the best that is known, or until its sweeps are used up.
-_CLOSE = 2e-5
 
 
 @dataclass
@@ -43,6 +41,11 @@ class Timing:
         """The middle one."""
         return statistics.median(self.seconds)
 
+    @property
+    def worst(self) -> float:
+        """The longest."""
+        return max(self.seconds)
+
 
 @dataclass
 class Figures:
@@ -54,163 +57,76 @@ class Figures:
         Of the method.
     compile
         Seconds that the first call took longer than the second.
-    sweeps
-        For each target the sweeps that it took, None where it was not reached.
     times
-        For each target the whole call.
-    short, long
-        Calls of few and of many sweeps, whose difference is the time of a sweep.
+        For each target the settings that reach it, and the times of the whole calls.
+    sweep
+        Seconds of one sweep, from the difference of a short and a long call; NaN where there is none.
+    around
+        Seconds of a call that are not sweeps over all data.
     reached
         Lowest objective seen.
     followed
         Sweeps for which its objective was followed.
+    glimpse
+        Seconds of the only call, of a method that is too slow to be followed.
     """
 
     name: str
     compile: float = 0.0
-    sweeps: dict[float, int | None] = field(default_factory=dict)
-    times: dict[float, Timing] = field(default_factory=dict)
-    short: tuple[int, Timing] = (0, Timing())
-    long: tuple[int, Timing] = (0, Timing())
+    times: dict[float, dict[Setting, Timing]] = field(default_factory=dict)
+    sweep: float = np.nan
+    around: float = np.nan
     reached: float = np.inf
     followed: int = 0
+    glimpse: float | None = None
 
-    @property
-    def sweep(self) -> float:
-        """Seconds of one sweep."""
-        return (self.long[1].best - self.short[1].best) / (self.long[0] - self.short[0])
-
-    @property
-    def around(self) -> float:
-        """Seconds of a call that are not sweeps."""
-        return max(self.short[1].best - self.short[0] * self.sweep, 0.0)
+    def fastest(self, target: float) -> tuple[Setting, Timing] | None:
+        """Return the setting whose call has the shortest median among those that reach a target."""
+        found = self.times.get(target)
+        return min(found.items(), key=lambda item: item[1].median) if found else None
 
 
 @dataclass
 class Comparison:
-    """All figures of one workload."""
+    """All figures of one workload; ours come first.
 
+    Attributes
+    ----------
+    floor
+        Seconds that reading the data twice takes at the least; None for sparse data.
+    """
+
+    name: str
     title: str
+    targets: tuple[float, ...]
     methods: list[Figures]
     best: float
-    data_bytes: int
-    bandwidth: float
+    stored: int
+    floor: float | None
     load: tuple[float, float]
 
-    @property
-    def floor(self) -> float:
-        """Seconds that reading the data twice takes at the least."""
-        return 2 * self.data_bytes / self.bandwidth
+    def method(self, name: str) -> Figures:
+        """Return the figures of a method."""
+        return next(item for item in self.methods if item.name == name)
 
 
-def objective(workload: Workload, answer: Answer) -> float:
-    """Return half the squared residual over all tensors, in float64."""
-    total = 0.0
-    for key, data in workload.arrays.items():
-        first, *others = (np.asarray(factor, np.float64) for factor in answer[key])
-        flat = others[0]
-        for factor in others[1:]:
-            flat = (flat[:, None, :] * factor[None, :, :]).reshape(-1, workload.rank)
-        rows = max(1, 2**21 // len(flat))
-        for k in range(0, len(first), rows):
-            residual = first[k : k + rows] @ flat.T
-            residual -= data[k : k + rows].reshape(len(residual), -1)
-            total += 0.5 * float(np.vdot(residual, residual))
-    return total
-
-
-def read_bandwidth(arrays: list[np.ndarray], repeats: int = 7) -> float:
-    """Return the bytes per second at which two threads read the data, the best of several ways.
-
-    A way is a BLAS dot product or a maximum in two threads, each over half the data, and the compiled sum and
-    matrix-vector product of XLA.  The arrays are those of the workload, so that a cache that holds them counts.
-    """
-    import jax
-
-    flats = [array.reshape(-1) for array in arrays]
-    halves = [[flat[: flat.size // 2] for flat in flats], [flat[flat.size // 2 :] for flat in flats]]
-    on_device = [jax.device_put(array.reshape(array.shape[0], -1)) for array in arrays]
-    ones = [jax.device_put(np.ones(array.shape[1], array.dtype)) for array in on_device]
-    summed = jax.jit(lambda parts: [part.sum() for part in parts])
-    product = jax.jit(lambda parts, vectors: [part @ vector for part, vector in zip(parts, vectors, strict=True)])
-    with ThreadPoolExecutor(2) as pool:
-        ways: list[Callable[[], Any]] = [
-            lambda: list(pool.map(lambda half: [float(np.dot(part, part)) for part in half], halves)),
-            lambda: list(pool.map(lambda half: [float(part.max()) for part in half], halves)),
-            lambda: jax.block_until_ready(summed(on_device)),
-            lambda: jax.block_until_ready(product(on_device, ones)),
-        ]
-        for way in ways:
-            way()
-        best = min(_seconds(way) for _ in range(repeats) for way in ways)
-    return sum(flat.nbytes for flat in flats) / best
-
-
-def _seconds(call: Callable[[], Any]) -> float:
-    began = time.perf_counter()
-    call()
-    return time.perf_counter() - began
-
-
-def _timed(method: Method, sweeps: int, into: Timing) -> Any:
+def timed(method: Method, setting: Setting, into: Timing) -> Any:
+    """Run a method once, add its wall time, and return what it returned."""
     time.sleep(_PAUSE)
     began = time.perf_counter()
-    result = method.run(sweeps)
+    result = method.run(setting)
     into.seconds.append(time.perf_counter() - began)
     return result
 
 
-class Trace:
-    """The objective after each sweep of a method, evaluated where it is asked for; it falls from sweep to sweep.
-
-    Parameters
-    ----------
-    workload, method
-        What is followed.
-    limit
-        Sweeps at the most.
-    known
-        Lowest objective known so far: near to it there is nothing more to follow.
-
-    Attributes
-    ----------
-    reported
-        Whether the values are those that the method itself reports.
-    """
-
-    def __init__(self, workload: Workload, method: Method, limit: int, known: float) -> None:
-        self._workload = workload
-        self._items: list[float | Answer] = []
-        self.reported = False
-        for item in method.trace(limit):
-            self._items.append(item)
-            self.reported = isinstance(item, float)
-            # Evaluating takes longer than a sweep; every twentieth part of the way is near enough to stop.
-            if np.isfinite(known) and len(self) % max(1, len(self) // 20) == 0 and self[-1] <= (1 + _CLOSE) * known:
-                break
-
-    def __len__(self) -> int:
-        return len(self._items)
-
-    def __getitem__(self, index: int) -> float:
-        item = self._items[index]
-        if not isinstance(item, float):
-            item = self._items[index] = objective(self._workload, item)
-        return item
-
-    def first_below(self, level: float) -> int | None:
-        """Return the number of sweeps after which the objective is at or below a level, by bisection."""
-        if self[-1] > level:
-            return None
-        low, high = 0, len(self)
-        while high - low > 1:
-            middle = (low + high) // 2
-            low, high = (low, middle) if self[middle - 1] <= level else (middle, high)
-        return high
-
-
 def compare(
-    workload: Workload, methods: list[Method], repeats: int, limit: int, say: Callable[[str], None]
+    workload: Workload,
+    methods: list[Method],
+    repeats: int,
+    limit: int,
+    patience: float,
+    say: Callable[[str], None],
+    targets: Sequence[float] | None = None,
 ) -> Comparison:
     """Measure every method; repeats are interleaved, so that a change of load meets all of them.
 
@@ -224,53 +140,81 @@ def compare(
         Of every timed call.
     limit
         Sweeps for which a method is followed.
+    patience
+        Seconds for which a method is followed.
     say
         Told what goes on.
+    targets
+        Excesses; by default those of the workload.
     """
     load = os.getloadavg()[0]
+    targets = tuple(targets or workload.targets)
     found = [Figures(method.name) for method in methods]
+    searches = [Search(workload, method, limit, patience) for method in methods]
     for method, figures in zip(methods, found, strict=True):
-        first, second = Timing(), Timing()
-        _timed(method, 2, first)
-        _timed(method, 2, second)
-        figures.compile = max(first.best - second.best, 0.0)
-    bandwidth = read_bandwidth(list(workload.arrays.values()))
-
-    traces = []
-    for method, figures in zip(methods, found, strict=True):
-        trace = Trace(workload, method, limit, min(item.reached for item in found))
-        # The objective that a fit reports comes from float32 products: what it reached is evaluated like the rest.
-        figures.reached = objective(workload, method.answer(method.run(limit))) if trace.reported else trace[-1]
-        figures.followed = len(trace)
-        traces.append(trace)
-        say(f"{workload.name} {method.name}: followed for {len(trace)} sweeps to {figures.reached:.9g}")
-    best = min(figures.reached for figures in found)
-
-    for method, figures, trace in zip(methods, found, traces, strict=True):
-        for target in TARGETS:
-            figures.sweeps[target] = _sweeps_to(workload, method, trace, (1 + target) * best)
-            figures.times[target] = Timing()
-        quick = figures.name == methods[0].name
-        figures.short, figures.long = (2, Timing()), (66 if quick else 12, Timing())
+        if not method.glimpse:
+            first, second = Timing(), Timing()
+            timed(method, Setting(2), first)
+            timed(method, Setting(2), second)
+            figures.compile = max(first.best - second.best, 0.0)
+    for figures, search in zip(found, searches, strict=True):
+        search.follow(min(item.reached for item in found))
+        figures.reached, figures.followed = search.reached, search.followed
+        figures.glimpse = search.seconds if search.method.glimpse else None
+        say(f"{figures.name}: followed for {search.followed} sweeps to {figures.reached:.9g}")
+    for figures, search in zip(found, searches, strict=True):
+        if figures.glimpse is None:
+            best = min(item.reached for item in found)
+            for target in targets:
+                settings = search.settings_for((1 + target) * best)
+                figures.times[target] = {setting: Timing() for setting in settings}
+    slopes = [_Slope(method, 66 if k == 0 else 12) for k, method in enumerate(methods) if not method.glimpse]
+    dense = [array for array in workload.arrays.values() if isinstance(array, np.ndarray)]
+    bandwidth = 0.0
     for repeat in range(repeats):
-        for target in TARGETS:
+        for target in targets:
             for method, figures in zip(methods, found, strict=True):
-                if figures.sweeps[target] is not None:
-                    _timed(method, figures.sweeps[target], figures.times[target])
-        for method, figures in zip(methods, found, strict=True):
-            for sweeps, timing in (figures.short, figures.long):
-                _timed(method, sweeps, timing)
+                for setting, timing in figures.times.get(target, {}).items():
+                    timed(method, setting, timing)
+        for slope in slopes:
+            slope.repeat()
+        if dense:
+            bandwidth = max(bandwidth, read_bandwidth(dense))
+        say(f"repeat {repeat + 1} of {repeats} done, load {os.getloadavg()[0]:.1f}")
+    for figures, slope in zip((item for item in found if item.glimpse is None), slopes, strict=True):
+        figures.sweep, figures.around = slope.sweep, slope.around
+    floor = 2 * workload.stored / bandwidth if dense else None
+    best = min(figures.reached for figures in found)
+    ends = (load, os.getloadavg()[0])
+    return Comparison(workload.name, workload.title, targets, found, best, workload.stored, floor, ends)
+
+
+class _Slope:
+    """Times of a short and a long call, whose difference is that of the sweeps over all data that they made."""
+
+    def __init__(self, method: Method, long: int) -> None:
+        self._method = method
+        self._settings, self._timings, self._sweeps = (Setting(2), Setting(long)), (Timing(), Timing()), [0, 0]
+
+    def repeat(self) -> None:
+        for k, (setting, timing) in enumerate(zip(self._settings, self._timings, strict=True)):
+            self._sweeps[k] = self._method.sweeps(timed(self._method, setting, timing), setting)
+
+    @property
+    def sweep(self) -> float:
+        more = self._sweeps[1] - self._sweeps[0]
+        return (self._timings[1].best - self._timings[0].best) / more if more > 0 else np.nan
+
+    @property
+    def around(self) -> float:
+        return max(self._timings[0].best - self._sweeps[0] * self.sweep, 0.0)
+
+
+def sweep_over_floor(workload: Workload, method: Method, repeats: int) -> tuple[float, float]:
+    """Return the seconds of a sweep over all data, and those of reading the data twice, measured in turn."""
+    slope, bandwidth = _Slope(method, 66), 0.0
+    method.run(Setting(2))
+    for _ in range(repeats):
+        slope.repeat()
         bandwidth = max(bandwidth, read_bandwidth(list(workload.arrays.values())))
-        say(f"{workload.name}: repeat {repeat + 1} of {repeats} done, load {os.getloadavg()[0]:.1f}")
-    size = sum(array.nbytes for array in workload.arrays.values())
-    return Comparison(workload.title, found, best, size, bandwidth, (load, os.getloadavg()[0]))
-
-
-def _sweeps_to(workload: Workload, method: Method, trace: Trace, level: float) -> int | None:
-    """Return the sweeps after which the answer of a plain call is at the level, evaluated in float64."""
-    guess = trace.first_below(level)
-    while guess is not None and guess <= len(trace):
-        if objective(workload, method.answer(method.run(guess))) <= level:
-            return guess
-        guess += 1
-    return None
+    return slope.sweep, 2 * workload.stored / bandwidth

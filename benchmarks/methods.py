@@ -1,167 +1,122 @@
-"""The methods that are compared: tensorspec, scikit-learn's NMF and tensorly's HALS, each as one plain call.
+"""The methods that are compared, each as one plain call; tensorspec is here, the others in `peers`.
 
-A method is a function of the number of sweeps.  Every one gets the same data and start, runs exactly that many sweeps
-(a tolerance of zero) and is timed from the outside, whole: what its call does before and after the sweeps counts.
+A method is a function of a `Setting`.  Every one gets the same data, and the same start where it takes one, and is
+timed from the outside, whole: what its call does before and after the sweeps counts.
 """
 
 from __future__ import annotations
 
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from planted import Workload
 
-__all__ = ["Answer", "Method", "Sklearn", "Tensorly", "Tensorspec", "methods_for"]
+from benchmarks.objective import Answer, Parts
+from benchmarks.planted import Workload
 
-# For each tensor the factor of each of its modes, in the units of the data.
-Answer = dict[str, list[np.ndarray]]
+__all__ = ["Method", "Setting", "Tensorspec"]
+
+
+class Setting(NamedTuple):
+    """How far a call goes: at most that many sweeps, and perhaps a tolerance that stops it earlier."""
+
+    sweeps: int
+    tol: float = 0.0
+
+    def __str__(self) -> str:
+        return f"{self.sweeps} sweeps" + (f", tol={self.tol:g}" if self.tol else "")
 
 
 class Method(ABC):
-    """One method on one workload."""
+    """One method on one workload.
+
+    Attributes
+    ----------
+    name
+        Of the method.
+    tolerances
+        Tolerances worth trying, the loosest first; zero (exactly that many sweeps) is always tried.
+    glimpse
+        Whether it is so slow that it is only looked at once, for some seconds.
+    """
 
     name: str
+    tolerances: tuple[float, ...] = ()
+    glimpse: bool = False
 
     @abstractmethod
-    def run(self, sweeps: int) -> Any:
-        """Run that many sweeps from the start: this is what is timed."""
+    def run(self, setting: Setting) -> Any:
+        """Run from the start: this is what is timed."""
 
     @abstractmethod
     def answer(self, result: Any) -> Answer:
         """Return the factors in what `run` returned; not timed."""
 
-    @abstractmethod
-    def trace(self, sweeps: int) -> Iterator[float | Answer]:
-        """Yield the objective, or the factors, after each of the first sweeps; not timed."""
+    def sweeps(self, result: Any, setting: Setting) -> int:
+        """Return the sweeps over all data that the call made."""
+        del result
+        return setting.sweeps
+
+    def trace(self) -> Iterator[Answer] | None:
+        """Return the factors after each sweep, where a call of n sweeps is n calls of one; not timed."""
+        return None
 
 
 class Tensorspec(Method):
-    """``ts.fit`` on labelled data, compile time apart (an earlier call on the same shapes has compiled)."""
+    """``ts.fit`` on labelled data, compile time apart (an earlier call on the same shapes has compiled).
+
+    Parameters
+    ----------
+    workload
+        Data and start.
+    options
+        Further arguments of ``ts.fit``.
+    """
 
     name = "tensorspec"
+    tolerances = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7)
 
-    def __init__(self, workload: Workload) -> None:
+    def __init__(self, workload: Workload, **options: Any) -> None:
         import tensorspec as ts
 
-        tensors, single = workload.tensors, len(workload.tensors) == 1
         self._fit, self._modes = ts.fit, workload.modes
-        self._data = next(iter(tensors.values())) if single else tensors
-        # Weights of one in the units of the data: then a coupled fit minimises what the fit of a concatenation does.
-        units = {} if single else {"weights": 1.0, "rescale": False}
-        self._options = {"start": ts.From(workload.start), "tol": 0.0, "progress": False, **units}
+        self._data = next(iter(workload.tensors.values())) if len(workload.tensors) == 1 else workload.tensors
+        start, core = dict(workload.start), workload.start.get("core")
         self._model = ts.NMF(workload.rank)
+        units: dict[str, Any] = {}
+        if core is not None:
+            modes = next(iter(self._modes.values()))
+            self._model = ts.Tucker(dict.fromkeys(modes, workload.rank), dict.fromkeys((*modes, "core"), ts.NonNegative()))
+            start["core"] = core.reshape(1, -1)
+        if core is not None or len(workload.tensors) > 1:
+            # Weights of one in the units of the data: then a coupled fit minimises what the fit of a concatenation
+            # does, and a given core is in the same units as that of the others.
+            units = {"weights": 1.0, "rescale": False}
+        if workload.poisson:
+            units["loss"] = ts.Poisson()
+        self._options = {"start": ts.From(start), "progress": False, **units, **options}
 
-    def run(self, sweeps: int) -> Any:
+    def run(self, setting: Setting) -> Any:
         """Return the fit."""
-        return self._fit(self._data, self._model, max_sweeps=sweeps, **self._options)
+        return self._fit(self._data, self._model, max_sweeps=setting.sweeps, tol=setting.tol, **self._options)
 
     def answer(self, result: Any) -> Answer:
-        """Return factors with the strengths on the pixels."""
+        """Return factors with the strengths on those of the first mode."""
         found = {}
         for key, modes in self._modes.items():
-            factors = [
-                result.factors[mode].transpose("component", ...).values.reshape(result.model.rank, -1).T
-                for mode in modes
-            ]
-            found[key] = [factors[0] * result.strengths(key).values, *factors[1:]]
+            factors = [_columns(result.factors[mode]) for mode in modes]
+            if "core" in self._model.constraints:
+                found[key] = Parts(factors, result.core.values)
+            else:
+                found[key] = Parts([factors[0] * result.strengths(key).values, *factors[1:]])
         return found
 
-    def trace(self, sweeps: int) -> Iterator[float | Answer]:
-        """Yield the objective that the fit itself reports, in the units of the data."""
-        result = self.run(sweeps)
-        unit = result.provenance["objective_times_this_is_in_data_units"] or 1.0
-        yield from (float(value) * unit for value in result.history.values[1:])
+    def sweeps(self, result: Any, setting: Setting) -> int:
+        """Return the sweeps that the fit reports."""
+        del setting
+        return int(result.sweeps)
 
 
-class Tensorly(Method):
-    """``tensorly.decomposition.non_negative_parafac_hals`` on numpy, with its five inner repeats."""
-
-    name = "tensorly HALS"
-
-    def __init__(self, workload: Workload) -> None:
-        from tensorly.decomposition import non_negative_parafac_hals
-
-        (self._key,) = workload.tensors
-        self._decompose = non_negative_parafac_hals
-        self._data, self._rank = workload.arrays[self._key], workload.rank
-        self._start = [workload.start[mode] for mode in workload.modes[self._key]]
-
-    def run(self, sweeps: int) -> Any:
-        """Return the CP tensor."""
-        return self._from(self._start, sweeps)
-
-    def _from(self, factors: list[np.ndarray], sweeps: int) -> Any:
-        from tensorly.cp_tensor import CPTensor
-
-        start = CPTensor((np.ones(self._rank, np.float32), [factor.copy() for factor in factors]))
-        return self._decompose(self._data, self._rank, n_iter_max=sweeps, init=start, tol=0)
-
-    def answer(self, result: Any) -> Answer:
-        """Return the factors."""
-        return {self._key: [result.factors[0] * result.weights, *result.factors[1:]]}
-
-    def trace(self, sweeps: int) -> Iterator[float | Answer]:
-        """Yield the factors; a sweep depends on the factors alone, so each goes on from the one before."""
-        factors = self._start
-        for _ in range(sweeps):
-            factors = self._from(factors, 1).factors
-            yield {self._key: factors}
-
-
-class Sklearn(Method):
-    """``sklearn.decomposition.non_negative_factorization`` by coordinate descent, on the concatenation of tensors."""
-
-    name = "scikit-learn cd"
-
-    def __init__(self, workload: Workload) -> None:
-        from sklearn.decomposition import non_negative_factorization
-
-        self._factorize, self._rank = non_negative_factorization, workload.rank
-        arrays, others = workload.arrays, [modes[1] for modes in workload.modes.values()]
-        self._keys = list(arrays)
-        self._data = np.concatenate(list(arrays.values()), axis=1) if len(arrays) > 1 else arrays[self._keys[0]]
-        self._ends = np.cumsum([array.shape[1] for array in arrays.values()])[:-1]
-        self._start = workload.start["pixel"], np.concatenate([workload.start[mode] for mode in others]).T
-
-    def run(self, sweeps: int) -> Any:
-        """Return both factors."""
-        return self._from(*self._start, sweeps)
-
-    def _from(self, left: np.ndarray, right: np.ndarray, sweeps: int) -> Any:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that it has not converged is asked for
-            return self._factorize(
-                self._data,
-                W=left.copy(),
-                H=np.ascontiguousarray(right),
-                n_components=self._rank,
-                init="custom",
-                max_iter=sweeps,
-                tol=0,
-            )[:2]
-
-    def answer(self, result: Any) -> Answer:
-        """Return the factors of each tensor."""
-        left, right = result
-        parts = np.split(right.T, self._ends)
-        return {key: [left, part] for key, part in zip(self._keys, parts, strict=True)}
-
-    def trace(self, sweeps: int) -> Iterator[float | Answer]:
-        """Yield the factors; a sweep depends on the factors alone, so each goes on from the one before."""
-        state = self._start
-        for _ in range(sweeps):
-            state = self._from(*state, 1)
-            yield self.answer(state)
-
-
-def methods_for(workload: Workload) -> list[Method]:
-    """Return tensorspec and the peers that can do the workload."""
-    found: list[Method] = [Tensorspec(workload)]
-    if len(workload.tensors) == 1:
-        found.append(Tensorly(workload))
-    if all(tensor.ndim == 3 for tensor in workload.tensors.values()):
-        found.append(Sklearn(workload))
-    return found
+def _columns(factor: Any) -> np.ndarray:
+    return factor.transpose("component", ...).values.reshape(factor.sizes["component"], -1).T

@@ -9,16 +9,21 @@ default seed plain HALS takes some 50 sweeps to an excess of 1e-3 and 80 to 1e-4
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from math import isqrt, prod
+from typing import Any
 
 import numpy as np
+import sparse
 import xarray as xr
 
-__all__ = ["Workload", "coupled", "order_three", "two_way"]
+__all__ = ["WORKLOADS", "Workload", "two_way"]
 
 
-class Workload(NamedTuple):
+@dataclass(frozen=True)
+class Workload:
     """What every method is given.
 
     Attributes
@@ -28,11 +33,17 @@ class Workload(NamedTuple):
     title
         What it is, with sizes.
     tensors
-        The data, float32 counts, pixels first; the modes of each are its dimensions with ``y, x`` merged.
+        The data, counts as float32; the modes of each are its dimensions with ``y, x`` merged.  Dense, or
+        `sparse.COO`.
     start
-        A factor ``(size, rank)`` for every mode, float32, drawn uniformly and brought to the level of the data.
+        A factor ``(size, rank)`` for every mode, float32, drawn uniformly and brought to the level of the data; under
+        ``"core"`` the core of a Tucker model.
     rank
-        Number of components, planted and asked for.
+        Number of components of every mode, planted and asked for.
+    targets
+        Excesses whose times are measured, the last one compared with gates and aims.
+    poisson
+        Whether the objective is the Kullback-Leibler divergence and not half the squared residual.
     """
 
     name: str
@@ -40,46 +51,114 @@ class Workload(NamedTuple):
     tensors: dict[str, xr.DataArray]
     start: dict[str, np.ndarray]
     rank: int
+    targets: tuple[float, ...]
+    poisson: bool = False
 
-    @property
+    @cached_property
     def modes(self) -> dict[str, tuple[str, ...]]:
         """Modes of each tensor."""
-        return {key: ("pixel", *map(str, tensor.dims[2:])) for key, tensor in self.tensors.items()}
+        return {
+            key: ("pixel", *map(str, tensor.dims[2:])) if tensor.dims[0] == "y" else tuple(map(str, tensor.dims))
+            for key, tensor in self.tensors.items()
+        }
+
+    @cached_property
+    def arrays(self) -> dict[str, Any]:
+        """Each tensor with one axis per mode, as an array or as a SciPy matrix in compressed rows."""
+        return {key: _one_axis_a_mode(tensor, len(self.modes[key])) for key, tensor in self.tensors.items()}
 
     @property
-    def arrays(self) -> dict[str, np.ndarray]:
-        """Each tensor with one axis per mode."""
-        return {key: tensor.values.reshape(-1, *tensor.shape[2:]) for key, tensor in self.tensors.items()}
+    def stored(self) -> int:
+        """Bytes of the data as they are given."""
+        return sum(tensor.data.nbytes for tensor in self.tensors.values())
+
+    @property
+    def dense(self) -> int:
+        """Bytes of the data with all their zeros, as float32."""
+        return sum(4 * tensor.size for tensor in self.tensors.values())
 
 
-def two_way(quick: bool, seed: int = 1) -> Workload:
+def _one_axis_a_mode(tensor: xr.DataArray, modes: int) -> Any:
+    merged = tensor.ndim - modes + 1
+    shape = (prod(tensor.shape[:merged]), *tensor.shape[merged:])
+    array = tensor.data.reshape(shape)
+    return array.tocsr() if isinstance(array, sparse.COO) else array
+
+
+def two_way(size: str, seed: int = 1) -> Workload:
     """W1: 16384 pixels x 1024 channels, 50 counts an entry on average."""
-    side, channels = (32, 256) if quick else (128, 1024)
+    side, channels = {"full": (128, 1024), "tiny": (12, 48)}[size]
+    return matrix(side * side, channels, 6, seed)
+
+
+def matrix(pixels: int, channels: int, rank: int, seed: int = 1) -> Workload:
+    """Return a two-way workload of this size; the pixels are a square number."""
     rng = np.random.default_rng(seed)
-    planted = {"pixel": maps(side, 6, rng), "energy": spectra(channels, 6, rng)}
+    planted = {"pixel": maps(isqrt(pixels), rank, rng), "energy": spectra(channels, rank, rng)}
     tensors = {"data": _counts(planted, ("energy",), 50.0, rng)}
-    return _workload("W1", "NMF", tensors, 6, rng)
+    return _workload("W1", "NMF", tensors, rank, (1e-2, 1e-3, 1e-4), rng)
 
 
-def order_three(quick: bool, seed: int = 1) -> Workload:
+def sparse_counts(size: str, seed: int = 1) -> Workload:
+    """W2: 65536 pixels x 2048 channels, some 1 % of the entries not zero."""
+    side, channels, mean = {"full": (256, 2048, 0.0106), "tiny": (16, 64, 0.03)}[size]
+    rng = np.random.default_rng(seed)
+    tensors = {"data": _events(maps(side, 8, rng), spectra(channels, 8, rng), mean, rng)}
+    return _workload("W2", "NMF of sparse counts", tensors, 8, (1e-2, 1e-3, 5e-4), rng)
+
+
+def order_three(size: str, seed: int = 1) -> Workload:
     """W3: 4096 pixels x 512 channels x 40 steps, 5 counts an entry on average."""
-    side, channels, steps = (16, 128, 12) if quick else (64, 512, 40)
+    side, channels, steps = {"full": (64, 512, 40), "tiny": (8, 24, 6)}[size]
     rng = np.random.default_rng(seed)
     planted = {"pixel": maps(side, 6, rng), "energy": spectra(channels, 6, rng), "time": profiles(steps, 6, rng)}
     tensors = {"data": _counts(planted, ("energy", "time"), 5.0, rng)}
-    return _workload("W3", "non-negative CP", tensors, 6, rng)
+    return _workload("W3", "non-negative CP", tensors, 6, (1e-2, 1e-3, 1e-4), rng)
 
 
-def coupled(quick: bool, seed: int = 1) -> Workload:
+def coupled(size: str, seed: int = 1) -> Workload:
     """W4: 16384 pixels x 1024 and x 2048 channels on the same pixels, 50 counts an entry on average."""
-    side, first, second = (32, 256, 512) if quick else (128, 1024, 2048)
+    side, first, second = {"full": (128, 1024, 2048), "tiny": (12, 48, 64)}[size]
     rng = np.random.default_rng(seed)
     pixels = maps(side, 6, rng)
     tensors = {
         "eels": _counts({"pixel": pixels, "energy_loss": spectra(first, 6, rng)}, ("energy_loss",), 50.0, rng),
         "edx": _counts({"pixel": pixels, "xray_energy": spectra(second, 6, rng)}, ("xray_energy",), 50.0, rng),
     }
-    return _workload("W4", "coupled NMF, pixels shared", tensors, 6, rng)
+    return _workload("W4", "coupled NMF, pixels shared", tensors, 6, (1e-2, 1e-3, 1e-4), rng)
+
+
+def tucker(size: str, seed: int = 1) -> Workload:
+    """W5: 64 x 64 x 1024 with a core of 6 x 6 x 6, of whose entries three in ten are not zero; 20 counts an entry."""
+    side, channels, rank = {"full": (64, 1024, 6), "tiny": (12, 24, 2)}[size]
+    rng = np.random.default_rng(seed)
+    planted = {name: profiles(side, rank, rng) for name in ("row", "column")} | {"energy": spectra(channels, rank, rng)}
+    core = rng.random((rank, rank, rank)) * (rng.random((rank, rank, rank)) < 0.3) + np.eye(rank)[:, :, None] * 0.2
+    expected = np.einsum("ap,bq,cs,pqs->abc", *planted.values(), core, optimize=True)
+    values = rng.poisson(expected * (20 / expected.mean())).astype(np.float32)
+    workload = _workload(
+        "W5", "non-negative Tucker", {"data": xr.DataArray(values, dims=tuple(planted))}, rank, (1e-1, 1e-2), rng
+    )
+    # The factors alone are at the level of the data for a diagonal core of ones; this one has rank**2 times the entries.
+    core = rng.random((rank, rank, rank)) * (2 / rank**2)
+    return replace(workload, start={**workload.start, "core": core.astype(np.float32)})
+
+
+def poisson(size: str, seed: int = 1) -> Workload:
+    """W6: the data of W2, for the Poisson likelihood."""
+    workload = sparse_counts(size, seed)
+    title = workload.title.replace("NMF", "Poisson NMF")
+    return replace(workload, name="W6", title=title, targets=(5e-2, 2e-2), poisson=True)
+
+
+WORKLOADS: Mapping[str, Callable[[str, int], Workload]] = {
+    "W1": two_way,
+    "W2": sparse_counts,
+    "W3": order_three,
+    "W4": coupled,
+    "W5": tucker,
+    "W6": poisson,
+}
 
 
 def maps(side: int, rank: int, rng: np.random.Generator) -> np.ndarray:
@@ -111,6 +190,16 @@ def profiles(steps: int, rank: int, rng: np.random.Generator) -> np.ndarray:
     return found / found.mean(axis=0)
 
 
+def with_order(shape: tuple[int, ...], rank: int, seed: int = 1) -> Workload:
+    """Return a workload of any order: the first mode is a square number of pixels, the others are humps."""
+    rng = np.random.default_rng(seed)
+    others = [f"mode_{k}" for k in range(2, len(shape) + 1)]
+    planted = {"pixel": maps(isqrt(shape[0]), rank, rng)}
+    planted |= {name: profiles(size, rank, rng) for name, size in zip(others, shape[1:], strict=True)}
+    tensors = {"data": _counts(planted, tuple(others), 50.0, rng)}
+    return _workload("order", "non-negative CP", tensors, rank, (1e-4,), rng)
+
+
 def _counts(
     planted: Mapping[str, np.ndarray], others: tuple[str, ...], mean: float, rng: np.random.Generator
 ) -> xr.DataArray:
@@ -124,18 +213,47 @@ def _counts(
     for row in range(0, len(pixels), 512):
         expected = pixels[row : row + 512] @ flat.T
         values[row : row + 512] = rng.poisson(expected)
-    side = int(np.sqrt(len(pixels)))
+    side = isqrt(len(pixels))
     return xr.DataArray(values.reshape(side, side, *sizes), dims=("y", "x", *others))
 
 
-def _workload(name: str, title: str, tensors: dict[str, xr.DataArray], rank: int, rng: np.random.Generator) -> Workload:
+def _events(pixels: np.ndarray, profile: np.ndarray, mean: float, rng: np.random.Generator) -> xr.DataArray:
+    """Return sparse Poisson counts, drawn event by event: a component, then its pixel, then its channel."""
+    side, channels = isqrt(len(pixels)), len(profile)
+    share = pixels.sum(axis=0) * profile.sum(axis=0)
+    events = rng.poisson(mean * len(pixels) * channels * share / share.sum())
+    where = []
+    for component, number in enumerate(events):
+        pixel, channel = (
+            rng.choice(len(column), number, p=column / column.sum())
+            for column in (pixels[:, component], profile[:, component])
+        )
+        where.append(pixel * channels + channel)
+    places, counts = np.unique(np.concatenate(where), return_counts=True)
+    coords = np.unravel_index(places, (side, side, channels))
+    data = sparse.COO(np.stack(coords), counts.astype(np.float32), shape=(side, side, channels))
+    return xr.DataArray(data, dims=("y", "x", "energy"))
+
+
+def _workload(
+    name: str,
+    title: str,
+    tensors: dict[str, xr.DataArray],
+    rank: int,
+    targets: tuple[float, ...],
+    rng: np.random.Generator,
+) -> Workload:
     first = next(iter(tensors.values()))
-    sizes = {"pixel": first.shape[0] * first.shape[1]}
-    sizes |= {str(dim): tensor.sizes[dim] for tensor in tensors.values() for dim in tensor.dims[2:]}
+    image = first.dims[0] == "y"
+    sizes = {"pixel": first.shape[0] * first.shape[1]} if image else {}
+    sizes |= {str(dim): tensor.sizes[dim] for tensor in tensors.values() for dim in tensor.dims[2 * image :]}
     start = {mode: rng.random((size, rank)) for mode, size in sizes.items()}
-    level = float(first.mean()) / (rank * 0.5 ** (first.ndim - 1))
-    start["pixel"] *= level
-    shapes = " and ".join(" x ".join(map(str, (sizes["pixel"], *t.shape[2:]))) for t in tensors.values())
-    return Workload(
-        name, f"{title}, {shapes}, rank {rank}", tensors, {m: f.astype(np.float32) for m, f in start.items()}, rank
+    level = float(first.data.sum(dtype=np.float64)) / first.size / (rank * 0.5 ** (first.ndim - image))
+    start[next(iter(sizes))] *= level
+    shapes = " and ".join(
+        " x ".join(map(str, (sizes["pixel"], *t.shape[2:]) if image else t.shape)) for t in tensors.values()
     )
+    if isinstance(first.data, sparse.COO):
+        shapes += f" with {first.data.nnz} entries that are not zero"
+    single = {mode: factor.astype(np.float32) for mode, factor in start.items()}
+    return Workload(name, f"{title}, {shapes}, rank {rank}", tensors, single, rank, targets)
