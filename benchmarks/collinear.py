@@ -1,7 +1,7 @@
 """Sweeps to within a millionth of the minimum where components are nearly collinear, for two ways of solving.
 
-Run it from the checkout: ``python benchmarks/collinear.py``.  A noisy tensor of three modes without constraints; the
-components have the same cosine in every mode.
+Run it from the root of the repository: ``python -m benchmarks.collinear``.  A noisy tensor of three modes without
+constraints; the components have the same cosine in every mode.
 """
 
 import numpy as np

@@ -2,7 +2,9 @@
 
 Three overlapping peaks, 36 pixels, ten samples, 80 channels, 5 % of noise.  Prints the mean and the largest angle
 between true and found spectra over components, samples and five draws, in degrees; of PARAFAC2 also how far the
-cross-products are from their mean.  Run: python benchmarks/drift.py
+cross-products are from their mean.
+
+Run it from the root of the repository: ``python -m benchmarks.drift``.
 """
 
 import itertools

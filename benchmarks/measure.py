@@ -19,10 +19,10 @@ from benchmarks.methods import Method, Setting
 from benchmarks.planted import Workload
 from benchmarks.search import Search
 
-__all__ = ["Comparison", "Figures", "Timing", "compare", "sweep_over_floor", "timed"]
+__all__ = ["Comparison", "Figures", "Timing", "compare", "slope_of", "sweep_over_floor", "timed"]
 
 # BLAS threads spin for a while after a product; the next method must not be timed beside them.
-_PAUSE = 0.2
+PAUSE = 0.2
 
 
 @dataclass
@@ -112,7 +112,7 @@ class Comparison:
 
 def timed(method: Method, setting: Setting, into: Timing) -> Any:
     """Run a method once, add its wall time, and return what it returned."""
-    time.sleep(_PAUSE)
+    time.sleep(PAUSE)
     began = time.perf_counter()
     result = method.run(setting)
     into.seconds.append(time.perf_counter() - began)
@@ -208,6 +208,15 @@ class _Slope:
     @property
     def around(self) -> float:
         return max(self._timings[0].best - self._sweeps[0] * self.sweep, 0.0)
+
+
+def slope_of(method: Method, repeats: int) -> float:
+    """Return the seconds of one sweep over all data."""
+    slope = _Slope(method, 66)
+    method.run(Setting(2))
+    for _ in range(repeats):
+        slope.repeat()
+    return slope.sweep
 
 
 def sweep_over_floor(workload: Workload, method: Method, repeats: int) -> tuple[float, float]:

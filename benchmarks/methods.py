@@ -72,6 +72,11 @@ class Tensorspec(Method):
         Data and start.
     options
         Further arguments of ``ts.fit``.
+
+    Attributes
+    ----------
+    data, model, loss
+        The arguments of ``ts.fit``.
     """
 
     name = "tensorspec"
@@ -81,32 +86,33 @@ class Tensorspec(Method):
         import tensorspec as ts
 
         self._fit, self._modes = ts.fit, workload.modes
-        self._data = next(iter(workload.tensors.values())) if len(workload.tensors) == 1 else workload.tensors
+        self.data = next(iter(workload.tensors.values())) if len(workload.tensors) == 1 else workload.tensors
         start, core = dict(workload.start), workload.start.get("core")
-        self._model = ts.NMF(workload.rank)
+        self.model = ts.NMF(workload.rank)
         units: dict[str, Any] = {}
         if core is not None:
             modes = next(iter(self._modes.values()))
-            self._model = ts.Tucker(dict.fromkeys(modes, workload.rank), dict.fromkeys((*modes, "core"), ts.NonNegative()))
+            self.model = ts.Tucker(
+                dict.fromkeys(modes, workload.rank), dict.fromkeys((*modes, "core"), ts.NonNegative())
+            )
             start["core"] = core.reshape(1, -1)
         if core is not None or len(workload.tensors) > 1:
             # Weights of one in the units of the data: then a coupled fit minimises what the fit of a concatenation
             # does, and a given core is in the same units as that of the others.
             units = {"weights": 1.0, "rescale": False}
-        if workload.poisson:
-            units["loss"] = ts.Poisson()
-        self._options = {"start": ts.From(start), "progress": False, **units, **options}
+        self.loss = ts.Poisson() if workload.poisson else None
+        self._options = {"start": ts.From(start), "loss": self.loss, "progress": False, **units, **options}
 
     def run(self, setting: Setting) -> Any:
         """Return the fit."""
-        return self._fit(self._data, self._model, max_sweeps=setting.sweeps, tol=setting.tol, **self._options)
+        return self._fit(self.data, self.model, max_sweeps=setting.sweeps, tol=setting.tol, **self._options)
 
     def answer(self, result: Any) -> Answer:
         """Return factors with the strengths on those of the first mode."""
         found = {}
         for key, modes in self._modes.items():
             factors = [_columns(result.factors[mode]) for mode in modes]
-            if "core" in self._model.constraints:
+            if "core" in self.model.constraints:
                 found[key] = Parts(factors, result.core.values)
             else:
                 found[key] = Parts([factors[0] * result.strengths(key).values, *factors[1:]])

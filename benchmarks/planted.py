@@ -16,7 +16,6 @@ from math import isqrt, prod
 from typing import Any
 
 import numpy as np
-import sparse
 import xarray as xr
 
 __all__ = ["WORKLOADS", "Workload", "two_way"]
@@ -82,7 +81,7 @@ def _one_axis_a_mode(tensor: xr.DataArray, modes: int) -> Any:
     merged = tensor.ndim - modes + 1
     shape = (prod(tensor.shape[:merged]), *tensor.shape[merged:])
     array = tensor.data.reshape(shape)
-    return array.tocsr() if isinstance(array, sparse.COO) else array
+    return array if isinstance(array, np.ndarray) else array.tocsr()
 
 
 def two_way(size: str, seed: int = 1) -> Workload:
@@ -139,7 +138,7 @@ def tucker(size: str, seed: int = 1) -> Workload:
     workload = _workload(
         "W5", "non-negative Tucker", {"data": xr.DataArray(values, dims=tuple(planted))}, rank, (1e-1, 1e-2), rng
     )
-    # The factors alone are at the level of the data for a diagonal core of ones; this one has rank**2 times the entries.
+    # The factors alone are at the level of the data for a diagonal core of ones; this core has rank**2 times as many.
     core = rng.random((rank, rank, rank)) * (2 / rank**2)
     return replace(workload, start={**workload.start, "core": core.astype(np.float32)})
 
@@ -219,6 +218,8 @@ def _counts(
 
 def _events(pixels: np.ndarray, profile: np.ndarray, mean: float, rng: np.random.Generator) -> xr.DataArray:
     """Return sparse Poisson counts, drawn event by event: a component, then its pixel, then its channel."""
+    import sparse  # it takes a second, and only these data need it
+
     side, channels = isqrt(len(pixels)), len(profile)
     share = pixels.sum(axis=0) * profile.sum(axis=0)
     events = rng.poisson(mean * len(pixels) * channels * share / share.sum())
@@ -253,7 +254,7 @@ def _workload(
     shapes = " and ".join(
         " x ".join(map(str, (sizes["pixel"], *t.shape[2:]) if image else t.shape)) for t in tensors.values()
     )
-    if isinstance(first.data, sparse.COO):
+    if not isinstance(first.data, np.ndarray):
         shapes += f" with {first.data.nnz} entries that are not zero"
     single = {mode: factor.astype(np.float32) for mode, factor in start.items()}
     return Workload(name, f"{title}, {shapes}, rank {rank}", tensors, single, rank, targets)

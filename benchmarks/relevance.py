@@ -1,6 +1,6 @@
 """Does automatic relevance determination find the number of components?
 
-Run it from the checkout: ``python benchmarks/relevance.py [SEEDS [RESTARTS]]``.  It fits the discs of
+Run it from the root of the repository: ``python -m benchmarks.relevance [SEEDS [RESTARTS]]``.  It fits the discs of
 `tensorspec.phantoms.discs`, three components, with 6 and with 10 components under `ARD`, and prints for each kind of
 data in how many fits 3 stayed alive, how many were alive where it was another number, the mean angle between true and
 found spectra in degrees, and the angle of `NMF(3)`, which was told the number.
@@ -9,9 +9,9 @@ found spectra in degrees, and the angle of `NMF(3)`, which was told the number.
 import sys
 
 import numpy as np
-from soft_orthogonality import angle
 
 import tensorspec as ts
+from benchmarks.soft_orthogonality import angle
 
 DATA = [("edx", 500), ("edx", 5000), ("eels", 500), ("eels", 5000)]
 RANKS = (6, 10)

@@ -1,84 +1,82 @@
-"""The tables, and what they were measured on."""
+"""The tables, and the file that keeps them."""
 
 from __future__ import annotations
 
-import platform
-from importlib import metadata
+import re
+from collections.abc import Sequence
+from pathlib import Path
 
-from measure import TARGETS, Comparison, Figures, Timing
-from threadpoolctl import threadpool_info
+import numpy as np
 
-__all__ = ["environment", "requirements", "table"]
+from benchmarks.gates import Verdict, ratio_of
+from benchmarks.measure import Comparison, Figures
 
-_PACKAGES = ("tensorspec", "jax", "jaxlib", "numpy", "scipy", "scikit-learn", "tensorly", "xarray")
-
-
-def environment() -> list[str]:
-    """Return lines that name processor, versions and BLAS kernels."""
-    import tensorspec
-
-    versions = []
-    for name in _PACKAGES:
-        try:
-            versions.append(f"{name} {metadata.version(name)}")
-        except metadata.PackageNotFoundError:
-            versions.append(f"{name} {tensorspec.__version__ if name == 'tensorspec' else 'not installed'}")
-    kernels = {
-        f"{item['internal_api']} {item.get('version')} {item.get('architecture', '')}, {item['num_threads']} threads"
-        for item in threadpool_info()
-        if item["user_api"] == "blas"
-    }
-    return [
-        f"Processor: {_processor()}, {len_affinity()} cores; Python {platform.python_version()}, {platform.system()}.",
-        f"Versions: {', '.join(versions)}.",
-        f"BLAS: {'; '.join(sorted(kernels))}.",
-    ]
+__all__ = ["markdown", "put_section", "table", "verdict_table"]
 
 
-def _processor() -> str:
-    try:
-        with open("/proc/cpuinfo", encoding="ascii", errors="replace") as lines:
-            return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
+def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return a table."""
+    return ["| " + " | ".join(row) + " |" for row in (head, ["---"] * len(head), *rows)]
 
 
-def len_affinity() -> int:
-    """Return the number of cores that this process may use."""
-    import os
+def put_section(path: Path, title: str, lines: Sequence[str]) -> None:
+    """Write a section of a file, in the place of the one with the same title where there is one."""
+    old = path.read_text(encoding="utf-8") if path.exists() else "# Benchmarks\n"
+    head, *sections = re.split(r"(?m)^(?=## )", old)
+    new = "\n".join([f"## {title}", "", *lines]).rstrip() + "\n\n"
+    places = [k for k, section in enumerate(sections) if section.splitlines()[0] == f"## {title}"]
+    if places:
+        sections[places[0]] = new
+    else:
+        sections.append(new)
+    text = head.rstrip() + "\n\n" + "".join(section.rstrip() + "\n\n" for section in sections)
+    path.write_text(text.rstrip() + "\n", encoding="utf-8")
 
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+def verdict_table(lines: Sequence[Verdict]) -> list[str]:
+    """Return gates and aims as markdown."""
+    head = ["work", "to", "against", "times as fast (least to most over repeats)", "gate", "aim", "holds"]
+    return markdown(head, [[*line[:6], _holds(line)] for line in lines])
 
 
-def table(name: str, found: Comparison) -> list[str]:
+def _holds(line: Verdict) -> str:
+    if not line.holds:
+        return "**no**"
+    return "yes" if line.aimed is None else "yes, and the aim" if line.aimed else "yes, the aim not"
+
+
+def table(found: Comparison) -> list[str]:
     """Return the figures of one workload as markdown."""
     ours = found.methods[0]
-    head = ["", *(f"to {target:g} (sweeps)" for target in TARGETS), "sweep", "around", "compile", "lowest f / best - 1"]
-    rows = [head, ["---"] * len(head)]
+    head = ["", *(f"to {target:g}" for target in found.targets), "sweep", "around", "compile", "lowest f / best - 1"]
+    rows = []
     for item in found.methods:
-        cells = [_time(item, target, found) for target in TARGETS]
-        reached = item.reached / found.best - 1
+        reached = f"{item.reached / found.best - 1:.1e} in {item.followed}"
+        if item.glimpse is not None:
+            reached += f", {item.glimpse:.1f} s"
+            rows.append([item.name, *["only looked at"] * len(found.targets), "", "", "", reached])
+            continue
+        cells = [_time(item, target) for target in found.targets]
         rows.append(
-            [
-                item.name,
-                *cells,
-                _milliseconds(item.sweep),
-                f"{item.around:.3f} s",
-                f"{item.compile:.2f} s",
-                f"{reached:.1e} in {item.followed}",
-            ]
+            [item.name, *cells, _milliseconds(item.sweep), _seconds(item.around), f"{item.compile:.2f} s", reached]
         )
     for item in found.methods[1:]:
-        cells = [_ratio(ours, item, target) for target in TARGETS]
-        rows.append([f"**ours / {item.name}**", *cells, f"{ours.sweep / item.sweep:.2f}", "", "", ""])
+        if item.glimpse is None:
+            cells = [_ratio(ours, item, target) for target in found.targets]
+            rows.append([f"**{item.name} / ours**", *cells, f"{item.sweep / ours.sweep:.2f}", "", "", ""])
+    floor = ""
+    if found.floor is not None:
+        floor = (
+            f" reading them twice takes {1e3 * found.floor:.2f} ms, and a sweep of ours over all of them "
+            f"**{ours.sweep / found.floor:.2f} times** as long;"
+        )
     return [
-        f"## {name}: {found.title}",
+        f"### {found.name}: {found.title}",
         "",
-        *("| " + " | ".join(row) + " |" for row in rows),
+        *markdown(head, rows),
         "",
-        f"f_best {found.best:.9g}; data {found.data_bytes / 1e6:.0f} MB; read at {found.bandwidth / 1e9:.1f} GB/s, so "
-        f"two reads take {1e3 * found.floor:.2f} ms and a sweep of ours takes **{ours.sweep / found.floor:.2f} times** "
-        f"the two-read floor; load average {found.load[0]:.1f} at the beginning, {found.load[1]:.1f} at the end.",
+        f"f_best {found.best:.9g}; data {found.stored / 1e6:.0f} MB as stored;{floor} load average "
+        f"{found.load[0]:.1f} at the beginning, {found.load[1]:.1f} at the end.",
         "",
     ]
 
@@ -87,36 +85,23 @@ def _milliseconds(seconds: float) -> str:
     return f"{1e3 * seconds:.2f} ms" if seconds > 0 else "lost in noise"
 
 
-def _time(item: Figures, target: float, found: Comparison) -> str:
-    sweeps = item.sweeps[target]
-    if sweeps is None:
+def _seconds(value: float) -> str:
+    return f"{value:.3f} s" if np.isfinite(value) else ""
+
+
+def _time(item: Figures, target: float) -> str:
+    found = item.fastest(target)
+    if found is None:
         return f"not in {item.followed} sweeps"
-    timing: Timing = item.times[target]
-    return f"{timing.best:.3f} s, median {timing.median:.3f} ({sweeps})"
+    setting, timing = found
+    return f"{timing.median:.3f} s ({timing.best:.3f} to {timing.worst:.3f}; {setting})"
 
 
 def _ratio(ours: Figures, peer: Figures, target: float) -> str:
-    mine, other = ours.times[target].seconds, peer.times[target].seconds
-    if not mine:
+    mine, other = ours.fastest(target), peer.fastest(target)
+    if mine is None:
         return "not reached"
-    if not other:
+    if other is None:
         return "peer did not reach it"
-    return (
-        f"{ours.times[target].best / peer.times[target].best:.2f}, "
-        f"medians {ours.times[target].median / peer.times[target].median:.2f}"
-    )
-
-
-def requirements(found: dict[str, Comparison]) -> list[tuple[str, bool]]:
-    """Return what has to hold, in words with the figure, and whether it does."""
-    lines = []
-    for name in ("W1", "W3"):
-        if name in found:
-            ours, peer = (next(m for m in found[name].methods if m.name == n) for n in ("tensorspec", "tensorly HALS"))
-            reached, other = ours.sweeps[1e-3] is not None, peer.sweeps[1e-3] is not None
-            holds = reached and (not other or ours.times[1e-3].best <= peer.times[1e-3].best)
-            lines.append((f"{name} to 1e-3 no slower than tensorly HALS: {_ratio(ours, peer, 1e-3)}", holds))
-    if "W1" in found:
-        ratio = found["W1"].methods[0].sweep / found["W1"].floor
-        lines.append((f"W1 sweep within 5 times the two-read floor: {ratio:.2f}", ratio <= 5))
-    return lines
+    ratio, least, most = ratio_of(mine[1], other[1])
+    return f"{ratio:.1f} ({least:.1f} to {most:.1f})"

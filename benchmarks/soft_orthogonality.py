@@ -1,7 +1,7 @@
 """What SoftOrthogonal does to the angle between true and found spectra: where it helps, and where it hurts.
 
-Run it from the checkout: ``python benchmarks/soft_orthogonality.py [SEEDS]``.  It prints two tables in Markdown, mean
-over seeds:
+Run it from the root of the repository: ``python -m benchmarks.soft_orthogonality [SEEDS]``.  It prints two
+tables in Markdown, mean over seeds:
 
 1. the automatic strength beside the published rule at three weights and beside plain NMF, for maps that hardly
    overlap, over the counts in a pixel; degrees;
