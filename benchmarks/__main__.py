@@ -91,8 +91,8 @@ def _peers(options: argparse.Namespace) -> tuple[str, list[str], list[tuple[str,
     from benchmarks.report import table, verdict_table
 
     quick = options.quick
-    limit = options.limit or (100 if options.tiny else 600)
-    patience = options.patience or (10.0 if quick else 60.0)
+    limit = options.limit or (128 if quick or options.tiny else 600)
+    patience = options.patience or (20.0 if quick else 60.0)
     found = {}
     for name in options.only or (("W1", "W4") if quick else WORK):
         workload = WORKLOADS[name](_size(options), options.seed)
@@ -115,7 +115,7 @@ def _floor(options: argparse.Namespace) -> tuple[str, list[str], list[tuple[str,
     from benchmarks.report import verdict_table
 
     workload = two_way(_size(options), options.seed)
-    sweep, floor = sweep_over_floor(workload, Tensorspec(workload), _repeats(options))
+    sweep, floor = sweep_over_floor(workload, Tensorspec(workload), max(_repeats(options), 1))
     line = floor_verdict(sweep / floor)
     text = f"A sweep takes {1e3 * sweep:.2f} ms, reading the data twice {1e3 * floor:.2f} ms."
     checks = [(f"a sweep of W1 over the two-read floor: {line.measured}, {line.gate}", line.holds)]
@@ -131,24 +131,24 @@ def _memory(options: argparse.Namespace) -> tuple[str, list[str], list[tuple[str
 def _cold(options: argparse.Namespace) -> tuple[str, list[str], list[tuple[str, bool]]]:
     from benchmarks.cold import cold
 
-    return "First answer", *cold(_size(options), options.seed, _repeats(options), _say)
+    return "First answer", *cold(_size(options), options.seed, max(_repeats(options), 1), _say)
 
 
 def _threads(options: argparse.Namespace) -> tuple[str, list[str], list[tuple[str, bool]]]:
     from benchmarks.cold import threads
 
-    return "Threads", threads(_size(options), options.seed, _repeats(options), _say), []
+    return "Threads", threads(_size(options), options.seed, max(_repeats(options), 1), _say), []
 
 
 def _growth(options: argparse.Namespace) -> tuple[str, list[str], list[tuple[str, bool]]]:
     from benchmarks.growth import growth
 
     picture = None if options.tiny else FIGURE
-    return "Growth", growth(_size(options), options.seed, _repeats(options), picture, _say), []
+    return "Growth", growth(_size(options), options.seed, max(_repeats(options), 1), picture, _say), []
 
 
 def _repeats(options: argparse.Namespace) -> int:
-    return options.repeats or (1 if options.quick or options.tiny else 3)
+    return (0 if options.quick else 1 if options.tiny else 3) if options.repeats is None else options.repeats
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -165,9 +165,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--quick", action="store_true", help="W1 and W4 to the last target, one repeat")
     parser.add_argument("--tiny", action="store_true", help="data of no meaning, to see that all runs")
     parser.add_argument("--only", nargs="+", choices=WORK, help="these workloads")
-    parser.add_argument("--repeats", type=int, help="of every timed call (default 3; 1 with --quick)")
-    parser.add_argument("--limit", type=int, help="sweeps for which a method is followed (default 600)")
-    parser.add_argument("--patience", type=float, help="seconds for which a method is followed (default 60; quick 10)")
+    parser.add_argument(
+        "--repeats", type=int, help="of every timed call (default 3; --quick: only those of the search)"
+    )
+    parser.add_argument("--limit", type=int, help="sweeps for which a method is followed (default 600; quick 128)")
+    parser.add_argument("--patience", type=float, help="seconds for which a method is followed (default 60; quick 20)")
     parser.add_argument("--seed", type=int, default=1, help="of data and start (default 1)")
     parser.add_argument("--output", help="markdown file (default benchmarks/RESULTS.md, none with --quick)")
     parser.add_argument("--check", action="store_true", help="exit status 1 where a gate does not hold")

@@ -14,15 +14,13 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import search
 from benchmarks.bandwidth import read_bandwidth
 from benchmarks.methods import Method, Setting
 from benchmarks.planted import Workload
 from benchmarks.search import Search
 
 __all__ = ["Comparison", "Figures", "Timing", "compare", "slope_of", "sweep_over_floor", "timed"]
-
-# BLAS threads spin for a while after a product; the next method must not be timed beside them.
-PAUSE = 0.2
 
 
 @dataclass
@@ -112,7 +110,7 @@ class Comparison:
 
 def timed(method: Method, setting: Setting, into: Timing) -> Any:
     """Run a method once, add its wall time, and return what it returned."""
-    time.sleep(PAUSE)
+    time.sleep(search.PAUSE)
     began = time.perf_counter()
     result = method.run(setting)
     into.seconds.append(time.perf_counter() - began)
@@ -137,7 +135,7 @@ def compare(
     methods
         The first is followed first; its end is what the others are followed to.
     repeats
-        Of every timed call.
+        Of every timed call; with 0 the only times are those of the calls by which the settings were found.
     limit
         Sweeps for which a method is followed.
     patience
@@ -157,22 +155,25 @@ def compare(
             timed(method, Setting(2), first)
             timed(method, Setting(2), second)
             figures.compile = max(first.best - second.best, 0.0)
-    for figures, search in zip(found, searches, strict=True):
-        search.follow(min(item.reached for item in found))
-        figures.reached, figures.followed = search.reached, search.followed
-        figures.glimpse = search.seconds if search.method.glimpse else None
-        say(f"{figures.name}: followed for {search.followed} sweeps to {figures.reached:.9g}")
-    for figures, search in zip(found, searches, strict=True):
-        if figures.glimpse is None:
-            best = min(item.reached for item in found)
-            for target in targets:
-                settings = search.settings_for((1 + target) * best)
-                figures.times[target] = {setting: Timing() for setting in settings}
+    for figures, one in zip(found, searches, strict=True):
+        one.follow(min(item.reached for item in found))
+        figures.reached, figures.followed = one.reached, one.followed
+        figures.glimpse = one.seconds(Setting(one.followed)) if one.method.glimpse else None
+        say(f"{figures.name}: followed for {one.followed} sweeps to {figures.reached:.9g}")
+    best = np.inf
+    while best > (best := min(one.reached for one in searches)):  # the search itself may get lower
+        for figures, one in zip(found, searches, strict=True):
+            for target in targets if figures.glimpse is None else ():
+                settings = one.settings_for((1 + target) * best)
+                times = [[one.seconds(setting)] if repeats == 0 else [] for setting in settings]
+                figures.times[target] = {k: Timing(v) for k, v in zip(settings, times, strict=True)}
+    for figures, one in zip(found, searches, strict=True):
+        figures.reached = one.reached
     slopes = [_Slope(method, 66 if k == 0 else 12) for k, method in enumerate(methods) if not method.glimpse]
     dense = [array for array in workload.arrays.values() if isinstance(array, np.ndarray)]
     bandwidth = 0.0
-    for repeat in range(repeats):
-        for target in targets:
+    for repeat in range(max(repeats, 1)):
+        for target in targets if repeats else ():
             for method, figures in zip(methods, found, strict=True):
                 for setting, timing in figures.times.get(target, {}).items():
                     timed(method, setting, timing)
@@ -180,11 +181,10 @@ def compare(
             slope.repeat()
         if dense:
             bandwidth = max(bandwidth, read_bandwidth(dense))
-        say(f"repeat {repeat + 1} of {repeats} done, load {os.getloadavg()[0]:.1f}")
+        say(f"repeat {repeat + 1} of {max(repeats, 1)} done, load {os.getloadavg()[0]:.1f}")
     for figures, slope in zip((item for item in found if item.glimpse is None), slopes, strict=True):
         figures.sweep, figures.around = slope.sweep, slope.around
     floor = 2 * workload.stored / bandwidth if dense else None
-    best = min(figures.reached for figures in found)
     ends = (load, os.getloadavg()[0])
     return Comparison(workload.name, workload.title, targets, found, best, workload.stored, floor, ends)
 

@@ -16,7 +16,10 @@ from benchmarks.methods import Method, Setting
 from benchmarks.objective import objective
 from benchmarks.planted import Workload
 
-__all__ = ["Search"]
+__all__ = ["PAUSE", "Search"]
+
+# BLAS threads spin for a while after a product; the next method must not be timed beside them.
+PAUSE = 0.2
 
 # A method is followed until it is this near to the best that is known, or until its sweeps are used up.
 _CLOSE = 2e-5
@@ -39,29 +42,34 @@ class Search:
         self.workload, self.method = workload, method
         self._limit, self._patience = limit, patience
         self._calls: dict[Setting, float] = {}
+        self._seconds: dict[Setting, float] = {}
         self._trace: list[Any] = []
         self.followed = 0
-        self.seconds = 0.0
 
     def value(self, setting: Setting) -> float:
         """Return the objective of the answer of a whole call."""
         if setting not in self._calls:
             result: list[Any] = []
-            self.seconds = seconds_of(lambda: result.append(self.method.run(setting)))
+            time.sleep(PAUSE)
+            self._seconds[setting] = seconds_of(lambda: result.append(self.method.run(setting)))
             self._calls[setting] = objective(self.workload, self.method.answer(result[0]))
         return self._calls[setting]
+
+    def seconds(self, setting: Setting) -> float:
+        """Return the wall time of the call that `value` made."""
+        return self._seconds[setting]
 
     @property
     def reached(self) -> float:
         """Lowest objective of any call."""
-        return min(self._calls.values())
+        return min([*self._calls.values(), *([self._traced(len(self._trace))] if self._trace else [])])
 
     def follow(self, known: float) -> None:
         """Go as far as the limits allow, or to the lowest objective that is known (infinite where there is none)."""
         enough = (1 + _CLOSE) * known if isfinite(known) else -inf
         if self.method.glimpse:
             self.value(Setting(1))
-            self.followed = max(2, min(self._limit, int(self._patience / self.seconds)))
+            self.followed = max(2, min(self._limit, int(self._patience / self.seconds(Setting(1)))))
             self.value(Setting(self.followed))
             return
         trace, ends = self.method.trace(), time.perf_counter() + self._patience
@@ -74,14 +82,14 @@ class Search:
                 if near or number >= self._limit or time.perf_counter() > ends:
                     break
             self.followed = len(self._trace)
-            self._calls[Setting(self.followed)] = self._traced(self.followed)
             return
-        while self.followed < self._limit and time.perf_counter() < ends:
-            self.followed = min(max(1, 2 * self.followed), self._limit)
+        # No further than a quarter of the patience: the next call takes up to four times as long.
+        taken = 0.0
+        while self.followed < self._limit and time.perf_counter() + 3 * taken < ends:
+            self.followed = min(max(16, 4 * self.followed), self._limit)
             if self.value(Setting(self.followed)) <= enough:
                 break
-        for tol in self.method.tolerances:
-            self.value(Setting(self._limit, tol))
+            taken = self.seconds(Setting(self.followed))
 
     def _traced(self, number: int) -> float:
         """Return the objective after that many sweeps of the trace."""
@@ -99,11 +107,13 @@ class Search:
         found, exact = [], self._least_sweeps(level, 0.0)
         if exact is not None:
             found.append(Setting(exact))
-        enough = [tol for tol in self.method.tolerances if self.value(Setting(self._limit, tol)) <= level]
-        for tol in enough[:2]:
-            least = self._least_sweeps(level, tol)
-            if least is not None:
-                found.append(Setting(least, tol))
+        for tol in self.method.tolerances:
+            if len(found) == 3:
+                break
+            if self.value(Setting(self.followed, tol)) <= level:
+                least = self._least_sweeps(level, tol)
+                if least is not None:
+                    found.append(Setting(least, tol))
         return found
 
     def _least_sweeps(self, level: float, tol: float) -> int | None:
@@ -118,11 +128,9 @@ class Search:
             return guess if guess <= last else None
         below, above = 0, 1
         while self.value(Setting(above, tol)) > level:
-            if above >= self._limit:
+            if above >= self.followed:
                 return None
-            below, above = above, min(2 * above, self._limit)
-            if tol == 0 and self.followed and above > self.followed:
-                return None
+            below, above = above, min(2 * above, self.followed)
         return _first(lambda number: self.value(Setting(number, tol)) <= level, below, above)
 
 

@@ -86,7 +86,8 @@ def test_sparse_counts_have_the_planted_mean():
     assert float(data.sum()) / data.size == pytest.approx(0.03, rel=4 / np.sqrt(0.03 * data.size))
 
 
-def test_search_finds_the_least_number_of_sweeps_and_the_loosest_tolerances():
+def test_search_finds_the_least_number_of_sweeps_and_the_loosest_tolerances(monkeypatch):
+    from benchmarks import search as module
     from benchmarks.methods import Method, Setting
     from benchmarks.objective import Parts
     from benchmarks.planted import WORKLOADS
@@ -107,6 +108,7 @@ def test_search_finds_the_least_number_of_sweeps_and_the_loosest_tolerances():
             return {"data": Parts([pixel * (1 + result), energy])}
 
     method = Halving()
+    monkeypatch.setattr(module, "PAUSE", 0.0)
     search = Search(workload, method, limit=100, patience=60.0)
     search.follow(np.inf)
     settings = search.settings_for(search.value(Setting(30)))  # 0.8 ** 30 is 1.2e-3, 0.8 ** 20 is 1.2e-2
@@ -149,11 +151,11 @@ def test_gates_say_what_does_not_hold():
 
 def test_quick_comparison_of_matrix_factorization(capsys, monkeypatch):
     from benchmarks import __main__ as command
-    from benchmarks import measure
+    from benchmarks import search
 
     for name in command.SLOWING:
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(measure, "PAUSE", 0.0)
+    monkeypatch.setattr(search, "PAUSE", 0.0)
     monkeypatch.setattr(sys, "argv", ["benchmarks", "--tiny", "--quick", "--only", "W1", "--limit", "30"])
     assert command.main() == 0
     said = capsys.readouterr().out
