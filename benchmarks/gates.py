@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
+
 from benchmarks.measure import Comparison, Timing
 
 __all__ = ["Verdict", "ratio_of", "verdicts"]
@@ -80,7 +82,7 @@ def floor_verdict(ratio: float) -> Verdict:
 
 def _lowest(comparison: Comparison, against: str) -> Verdict:
     ours, theirs = comparison.methods[0].reached, comparison.method(against).reached
-    above = f"{ours / theirs - 1:+.1e}"
+    above = f"{ours / theirs - 1:+.1e}" if np.isfinite(ours) else "failed"
     return Verdict(comparison.name, "lowest objective", against, above, "not above", "", ours <= theirs, None)
 
 
@@ -88,7 +90,7 @@ def _speed(comparison: Comparison, gate: Gate) -> Verdict:
     ours, peer = comparison.methods[0].fastest(gate.target), comparison.method(gate.against)
     theirs = peer.fastest(gate.target)
     if ours is None:
-        measured, ratio = "not reached", 0.0
+        measured, ratio = "failed" if comparison.methods[0].failure else "not reached", 0.0
     elif theirs is None:
         # What it did not reach in all the sweeps that it was followed for takes it longer than those.
         ratio = peer.followed * peer.sweep / ours[1].median

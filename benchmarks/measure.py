@@ -67,6 +67,8 @@ class Figures:
         Sweeps for which its objective was followed.
     glimpse
         Seconds of the only call, of a method that is too slow to be followed.
+    failure
+        The error that it ended with.
     """
 
     name: str
@@ -77,6 +79,7 @@ class Figures:
     reached: float = np.inf
     followed: int = 0
     glimpse: float | None = None
+    failure: str = ""
 
     def fastest(self, target: float) -> tuple[Setting, Timing] | None:
         """Return the setting whose call has the shortest median among those that reach a target."""
@@ -145,48 +148,73 @@ def compare(
     targets
         Excesses; by default those of the workload.
     """
-    load = os.getloadavg()[0]
-    targets = tuple(targets or workload.targets)
-    found = [Figures(method.name) for method in methods]
-    searches = [Search(workload, method, limit, patience) for method in methods]
-    for method, figures in zip(methods, found, strict=True):
-        if not method.glimpse:
-            first, second = Timing(), Timing()
-            timed(method, Setting(2), first)
-            timed(method, Setting(2), second)
-            figures.compile = max(first.best - second.best, 0.0)
-    for figures, one in zip(found, searches, strict=True):
-        one.follow(min(item.reached for item in found))
-        figures.reached, figures.followed = one.reached, one.followed
-        figures.glimpse = one.seconds(Setting(one.followed)) if one.method.glimpse else None
-        say(f"{figures.name}: followed for {one.followed} sweeps to {figures.reached:.9g}")
+    load, targets = os.getloadavg()[0], tuple(targets or workload.targets)
+    courses = [_Course(method, Search(workload, method, limit, patience)) for method in methods]
+    for course in courses:
+        course.follow(min((other.search.reached for other in courses), default=np.inf), say)
+    working = [course for course in courses if not course.figures.failure]
+    followed = [course for course in working if not course.method.glimpse]
     best = np.inf
-    while best > (best := min(one.reached for one in searches)):  # the search itself may get lower
-        for figures, one in zip(found, searches, strict=True):
-            for target in targets if figures.glimpse is None else ():
-                settings = one.settings_for((1 + target) * best)
-                times = [[one.seconds(setting)] if repeats == 0 else [] for setting in settings]
-                figures.times[target] = {k: Timing(v) for k, v in zip(settings, times, strict=True)}
-    for figures, one in zip(found, searches, strict=True):
-        figures.reached = one.reached
-    slopes = [_Slope(method, 66 if k == 0 else 12) for k, method in enumerate(methods) if not method.glimpse]
+    while best > (best := min((course.search.reached for course in working), default=np.inf)):
+        for course in followed:  # this search itself may get lower
+            for target in targets:
+                course.aim(target, (1 + target) * best, keep=repeats == 0)
     dense = [array for array in workload.arrays.values() if isinstance(array, np.ndarray)]
     bandwidth = 0.0
     for repeat in range(max(repeats, 1)):
         for target in targets if repeats else ():
-            for method, figures in zip(methods, found, strict=True):
-                for setting, timing in figures.times.get(target, {}).items():
-                    timed(method, setting, timing)
-        for slope in slopes:
-            slope.repeat()
+            for course in followed:
+                for setting, timing in course.figures.times[target].items():
+                    timed(course.method, setting, timing)
+        for course in followed:
+            course.slope.repeat()
         if dense:
             bandwidth = max(bandwidth, read_bandwidth(dense))
         say(f"repeat {repeat + 1} of {max(repeats, 1)} done, load {os.getloadavg()[0]:.1f}")
-    for figures, slope in zip((item for item in found if item.glimpse is None), slopes, strict=True):
-        figures.sweep, figures.around = slope.sweep, slope.around
     floor = 2 * workload.stored / bandwidth if dense else None
     ends = (load, os.getloadavg()[0])
-    return Comparison(workload.name, workload.title, targets, found, best, workload.stored, floor, ends)
+    figures = [course.finished() for course in courses]
+    return Comparison(workload.name, workload.title, targets, figures, best, workload.stored, floor, ends)
+
+
+class _Course:
+    """What is done with one method."""
+
+    def __init__(self, method: Method, search: Search) -> None:
+        self.method, self.search, self.figures = method, search, Figures(method.name)
+        self.slope = _Slope(method, 66 if method.tolerances else 12)
+
+    def follow(self, known: float, say: Callable[[str], None]) -> None:
+        """Compile, and see how low it gets; a method that fails does not end the others."""
+        figures, search = self.figures, self.search
+        try:
+            if not self.method.glimpse:
+                first, second = Timing(), Timing()
+                timed(self.method, Setting(2), first)
+                timed(self.method, Setting(2), second)
+                figures.compile = max(first.best - second.best, 0.0)
+            search.follow(known)
+        except Exception as error:
+            figures.failure = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+            say(f"{figures.name}: failed, {figures.failure}")
+            return
+        figures.followed = search.followed
+        if self.method.glimpse:
+            figures.glimpse = search.seconds(Setting(search.followed))
+        say(f"{figures.name}: followed for {search.followed} sweeps to {search.reached:.9g}")
+
+    def aim(self, target: float, level: float, keep: bool) -> None:
+        """Find the settings that reach a level, with the times of those calls where they are to be kept."""
+        settings = self.search.settings_for(level)
+        times = [Timing([self.search.seconds(setting)] if keep else []) for setting in settings]
+        self.figures.times[target] = dict(zip(settings, times, strict=True))
+
+    def finished(self) -> Figures:
+        figures = self.figures
+        figures.reached = self.search.reached
+        if not (figures.failure or self.method.glimpse):
+            figures.sweep, figures.around = self.slope.sweep, self.slope.around
+        return figures
 
 
 class _Slope:

@@ -51,6 +51,9 @@ def table(found: Comparison) -> list[str]:
     head = ["", *(f"to {target:g}" for target in found.targets), "sweep", "around", "compile", "lowest f / best - 1"]
     rows = []
     for item in found.methods:
+        if item.failure:
+            rows.append([item.name, f"failed: {item.failure}", *[""] * (len(head) - 2)])
+            continue
         reached = f"{item.reached / found.best - 1:.1e} in {item.followed}"
         if item.glimpse is not None:
             reached += f", {item.glimpse:.1f} s"
@@ -61,11 +64,11 @@ def table(found: Comparison) -> list[str]:
             [item.name, *cells, _milliseconds(item.sweep), _seconds(item.around), f"{item.compile:.2f} s", reached]
         )
     for item in found.methods[1:]:
-        if item.glimpse is None:
+        if item.glimpse is None and not item.failure and not ours.failure:
             cells = [_ratio(ours, item, target) for target in found.targets]
             rows.append([f"**{item.name} / ours**", *cells, f"{item.sweep / ours.sweep:.2f}", "", "", ""])
     floor = ""
-    if found.floor is not None:
+    if found.floor is not None and ours.sweep > 0:
         floor = (
             f" reading them twice takes {1e3 * found.floor:.2f} ms, and a sweep of ours over all of them "
             f"**{ours.sweep / found.floor:.2f} times** as long;"

@@ -62,7 +62,8 @@ class Search:
     @property
     def reached(self) -> float:
         """Lowest objective of any call."""
-        return min([*self._calls.values(), *([self._traced(len(self._trace))] if self._trace else [])])
+        traced = self._traced(len(self._trace)) if self._trace else inf
+        return min([*self._calls.values(), traced])
 
     def follow(self, known: float) -> None:
         """Go as far as the limits allow, or to the lowest objective that is known (infinite where there is none)."""

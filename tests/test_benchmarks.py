@@ -163,6 +163,28 @@ def test_quick_comparison_of_matrix_factorization(capsys, monkeypatch):
         assert word in said
 
 
+def test_a_method_that_fails_does_not_end_the_others():
+    from benchmarks.measure import compare
+    from benchmarks.methods import Method
+    from benchmarks.peers import Sklearn
+    from benchmarks.planted import WORKLOADS
+    from benchmarks.report import table
+
+    class Failing(Method):
+        name = "failing"
+
+        def run(self, setting):
+            raise ValueError("not today")
+
+        def answer(self, result):
+            raise AssertionError
+
+    workload = WORKLOADS["W2"]("tiny", 1)
+    found = compare(workload, [Failing(), Sklearn(workload, "cd")], 0, 10, 1.0, lambda text: None, (1e-1,))
+    assert found.method("scikit-learn cd").reached == found.best
+    assert "| failing | failed: ValueError: not today |" in "\n".join(table(found))
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("default")  # those of the peers are theirs
 def test_every_measure_runs(tmp_path, monkeypatch):
