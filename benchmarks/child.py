@@ -16,9 +16,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-__all__ = ["run"]
+__all__ = ["ChildFailed", "run"]
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+class ChildFailed(RuntimeError):
+    """The process ended with an error; the text is its last line."""
 
 
 def run(job: Mapping[str, Any], environment: Mapping[str, str | None] | None = None) -> dict[str, float]:
@@ -30,6 +34,11 @@ def run(job: Mapping[str, Any], environment: Mapping[str, str | None] | None = N
         ``kind`` is ``memory``, ``cold`` or ``threads``.
     environment
         Variables that are set for it, or taken away where None.
+
+    Raises
+    ------
+    ChildFailed
+        If it ends with an error.
     """
     variables = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))}
     for name, value in (environment or {}).items():
@@ -39,7 +48,7 @@ def run(job: Mapping[str, Any], environment: Mapping[str, str | None] | None = N
     command = [sys.executable, "-m", "benchmarks.child", json.dumps({**job, "began": time.time()})]
     done = subprocess.run(command, env=variables, cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise RuntimeError(f"{job} failed:\n{done.stderr}")
+        raise ChildFailed(done.stderr.strip().splitlines()[-1] if done.stderr.strip() else f"status {done.returncode}")
     return json.loads(done.stdout.splitlines()[-1])
 
 

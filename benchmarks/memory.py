@@ -38,10 +38,16 @@ def memory(
             title, dense = workload.title, workload.dense
             keep(workload, folder, "float32" if dtype == "sparse" else dtype)
             del workload
-            found = child.run({"kind": "memory", "folder": str(folder), "sweeps": sweeps})
+            gate = f"below dense size, {dense / 1e6:.0f} MB" if dtype == "sparse" else f"at most {GATE:g} times"
+            try:
+                found = child.run({"kind": "memory", "folder": str(folder), "sweeps": sweeps})
+            except child.ChildFailed as error:
+                say(f"{name} {dtype}: failed, {error}")
+                rows.append([f"{title}, {dtype}", *[""] * 4, f"failed: {error}", gate, "**no**"])
+                checks.append((f"{name} {dtype}: failed, {error}", False))
+                continue
             above, stored = found["peak"] - found["ready"], found["stored"]
             holds = above < dense if dtype == "sparse" else above <= GATE * stored
-            gate = f"below dense size, {dense / 1e6:.0f} MB" if dtype == "sparse" else f"at most {GATE:g} times"
             ratio = f"{above / stored:.2f} times" + (f", {above / dense:.2f} of dense" if dtype == "sparse" else "")
             say(f"{name} {dtype}: {ratio} ({above / 1e6:.0f} MB)")
             sizes = [f"{value / 1e6:.0f} MB" for value in (found["imported"], found["ready"], stored, above)]
