@@ -24,7 +24,6 @@ SERIES: dict[str, dict[str, tuple[list[int], Callable[[int, int], Workload]]]] =
         "order": ([2, 3, 4, 5], lambda n, seed: with_order(_SHAPES[n], 6, seed)),
     },
     "tiny": {
-        "pixels": ([8**2, 10**2], lambda n, seed: matrix(n, 32, 3, seed)),
         "rank": ([2, 3], lambda n, seed: matrix(8**2, 32, n, seed)),
     },
 }
@@ -99,7 +98,7 @@ def draw(found: dict[str, tuple[list[int], list[float], list[float]]], picture: 
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(3.2 * len(found), 3.4), layout="constrained")
+    figure = Figure(figsize=(3.2 * len(found), 3.8), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(1, len(found), squeeze=False)[0]
     for axis, (name, (values, calls, sweeps)) in zip(axes, found.items(), strict=True):
@@ -115,6 +114,6 @@ def draw(found: dict[str, tuple[list[int], list[float], list[float]]], picture: 
         axis.minorticks_off()
         axis.set_xlabel(f"{name} ({_FIXED[name]})", fontsize="small")
         axis.set_ylabel("time / ms")
-        axis.legend(fontsize="x-small")
+        axis.legend(fontsize="x-small", loc="lower center", bbox_to_anchor=(0.5, 1.0))
     picture.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(picture, dpi=120)
