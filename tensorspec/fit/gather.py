@@ -125,7 +125,7 @@ def gather(
     if likelihood:
         check_model(losses, constraints, {mode: columns for mode, (_, columns) in shapes.items()})
     check_operators(losses, behind, operators)
-    needs_noise = len(keys) > 1 or bool(automatic)
+    needs_noise = (len(keys) > 1 and (weights is None or likelihood)) or bool(automatic)
     largest = max((columns for mode, (_, columns) in shapes.items() if mode in labels), default=1)
     noise = {key: noise_of(tensors[key], cleaned[key], entry[key], largest) if needs_noise else None for key in keys}
     found = tensor_weights(weights, keys, cleaned, scales, noise, losses if likelihood else None)
