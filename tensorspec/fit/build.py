@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
@@ -13,7 +14,10 @@ from tensorspec.fit.validate import CleanTensor
 from tensorspec.losses.base import AbstractLoss, EntryWeights
 from tensorspec.problem import Tensor
 
-__all__ = ["build_tensor", "traced"]
+__all__ = ["build_tensor", "on_device", "traced"]
+
+_ALIGNED = 64
+_WORTH_TWO_THREADS = 2**20
 
 
 def traced(leaf: Any) -> Any:
@@ -21,6 +25,26 @@ def traced(leaf: Any) -> Any:
     if isinstance(leaf, (float, np.ndarray, np.floating)):
         return jnp.asarray(leaf, jnp.float64)
     return leaf
+
+
+def on_device(values: np.ndarray) -> jax.Array:
+    """Return an array for the solvers to read; in the memory of the processor it is copied once, or not at all.
+
+    JAX takes over memory that begins at a multiple of 64 bytes, and copies all else in one thread, page by page.
+    """
+    if jax.default_backend() == "cpu" and values.ctypes.data % _ALIGNED and values.nbytes >= _WORTH_TWO_THREADS:
+        values = _aligned_copy(values)
+    return jax.device_put(values)
+
+
+def _aligned_copy(values: np.ndarray) -> np.ndarray:
+    memory = np.empty(values.nbytes + _ALIGNED, np.uint8)
+    begin = -memory.ctypes.data % _ALIGNED
+    copy = memory[begin : begin + values.nbytes].view(values.dtype).reshape(values.shape)
+    half = len(values) // 2
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda part: np.copyto(copy[part], values[part]), (slice(half), slice(half, None))))
+    return copy
 
 
 def build_tensor(
@@ -46,11 +70,11 @@ def build_tensor(
         square = 2 * reference_loss(loss, values) * scale**2
     return Tensor(
         modes=names,
-        blocks=(jnp.asarray(stored),),
+        blocks=(on_device(stored),),
         scale=jnp.asarray(scale, jnp.float64),
         weight=jnp.asarray(weight, jnp.float64),
         rows=tuple(None if row is None else jnp.asarray(row, jnp.float64) for row in entry.rows),
-        dense=None if dense is None else (jnp.asarray(dense),),
+        dense=None if dense is None else (on_device(dense),),
         square_norm=jnp.asarray(square, jnp.float64),
         loss=None if loss is None else jax.tree.map(traced, loss),
         seen=seen,
