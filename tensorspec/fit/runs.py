@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -17,18 +17,28 @@ import xarray as xr
 from tensorspec.coupling.through import with_operators
 from tensorspec.errors import InvalidArgument
 from tensorspec.fit.alignment import align_values
+from tensorspec.fit.compressed import (
+    AUTO,
+    carried,
+    compress_tensors,
+    compressible,
+    is_small,
+    loose,
+    lost_something,
+    said,
+)
 from tensorspec.fit.core import cores_given
 from tensorspec.fit.evolving import easier, even_samples, unfolded
 from tensorspec.fit.gather import Gathered
 from tensorspec.fit.merging import merge_alike
 from tensorspec.fit.progress import Progress
 from tensorspec.fit.record import versions
-from tensorspec.problem import Factors
+from tensorspec.problem import Factors, Problem
 from tensorspec.recipe import constructor_repr
 from tensorspec.solution import Fit
 from tensorspec.solvers.loop import Checkpoint, Limits, Run, run_from_arrays, solve, state_to_arrays
 from tensorspec.solvers.status import Status
-from tensorspec.solvers.sweep import init_state
+from tensorspec.solvers.sweep import Program, SweepState, init_state
 from tensorspec.starts.base import AbstractStart, StartContext
 from tensorspec.starts.core import core_for
 from tensorspec.starts.given import From
@@ -142,6 +152,38 @@ def start_factors(gathered: Gathered, start: AbstractStart, seed: int) -> Factor
     return {name: ready[name] for name in gathered.shapes}
 
 
+@dataclass(frozen=True)
+class Stage:
+    """One of the problems that a start goes through; the last is the one that was asked for."""
+
+    problem: Problem
+    program: Program
+    limits: Limits
+
+
+class Outcome(NamedTuple):
+    """What all starts came to.
+
+    Attributes
+    ----------
+    best
+        The run with the lowest objective.
+    finals
+        Objective of every start.
+    compressed
+        What was done on compressed data, in words; None where nothing was.
+    """
+
+    best: Run
+    finals: list[float]
+    compressed: str | None
+
+
+class _CutOff(Exception):  # noqa: N818 - no error: it carries a run that was stopped
+    def __init__(self, run: Run, judged: bool) -> None:
+        self.run, self.judged = run, judged
+
+
 def run_all(
     gathered: Gathered,
     starts: list[tuple[AbstractStart, int]],
@@ -149,98 +191,192 @@ def run_all(
     stored: Checkpoint | None,
     bar: Progress,
     warm: Mapping[str, Any] | None = None,
-) -> tuple[Run, list[float]]:
+    compress: bool | str = AUTO,
+) -> Outcome:
     """Run every start, keep the best, and write checkpoints on the way.
 
     A prior such as soft orthogonality is turned on after a fit without it: turned on at once it holds a poor start in
     place (measured on a cross-section by EELS and EDX: 20 to 54 degrees from the true spectra instead of 0.1 to 2.4).
     With `warm` (see `first_sweeps`), a Poisson fit begins with a few sweeps of weighted least squares, and a solver of
     all modes at once with some of the usual one.
+
+    Where it pays (see compressed.py), every start goes through all stages on compressed data, and the best of them goes
+    on with the data themselves.  Where that shows that the compression has lost something, all starts run once more
+    without it, and the lowest objective counts.
     """
-    stages = [(gathered.problem, gathered.program, limits)]
+    stages = [Stage(gathered.problem, gathered.program, limits)]
     if not isinstance(starts[0][0], From):
         weaker = easier(gathered.problem, gathered.model)
-        stages = [*((problem, gathered.program, limits) for problem in weaker), *stages]
+        stages = [*(Stage(problem, gathered.program, limits) for problem in weaker), *stages]
     if gathered.without is not None and not isinstance(starts[0][0], From):
-        stages.insert(0, (*gathered.without, limits))
+        stages.insert(0, Stage(*gathered.without, limits))
     if warm is not None and gathered.warm is not None:
         short = replace(limits, max_sweeps=min(warm["max_sweeps"], limits.max_sweeps), tol=warm["tol"])
-        stages.insert(0, (*gathered.warm, short))
-    content = stored.load() if stored is not None else None
-    finals: list[float] = []
-    best: Run | None = None
-    pending, stage = None, 0
-    if content is not None:
-        finals = [float(value) for value in content["finals"]]
-        if finals:
-            begin = start_factors(gathered, *starts[0])
-            like = init_state(gathered.model, gathered.program, gathered.problem, begin)
-            best = run_from_arrays(_part(content, "best_"), like)
-            best.status = Status[str(content["best_status"])]
-        pending, stage = _part(content, "run_") or None, int(content["stage"])
-    for index in range(len(finals), len(starts)):
-        bar.restart(index, best)
-        factors = start_factors(gathered, *starts[index])
+        stages.insert(0, Stage(*gathered.warm, short))
+    runner = _Runner(gathered, starts, stored, bar)
+    try:
+        if compressible(gathered.problem, gathered.program, gathered.model, compress):
+            runner.on_compressed_data(stages)
+        else:
+            runner.every_start(stages)
+    except _CutOff as stop:
+        runner.cut_off(stop.run, stop.judged)
+    return runner.outcome()
+
+
+class _Runner:
+    """Starts one after the other, and what a checkpoint has to know of them."""
+
+    def __init__(
+        self,
+        gathered: Gathered,
+        starts: list[tuple[AbstractStart, int]],
+        stored: Checkpoint | None,
+        bar: Progress,
+    ) -> None:
+        self._gathered, self._starts, self._stored, self._bar = gathered, starts, stored, bar
+        self._best: Run | None = None
+        self._finals: list[float] = []
+        # Part 0 are the starts, or on compressed data part 0 the starts, 1 the best on all data, 2 the starts on them.
+        self._part, self._stage, self._sweeps = 0, 0, 0
+        self._pending: dict[str, np.ndarray] | None = None
+        content = stored.load() if stored is not None else None
+        if content is not None:
+            self._part, self._stage, self._sweeps = (int(content[name]) for name in ("part", "stage", "sweeps"))
+            self._finals = [float(value) for value in content["finals"]]
+            if "best_status" in content:
+                begin = start_factors(gathered, *starts[0])
+                like = init_state(gathered.model, gathered.program, gathered.problem, begin)
+                self._best = run_from_arrays(_having(content, "best_"), like)
+                self._best.status = Status[str(content["best_status"])]
+            self._pending = _having(content, "run_") or None
+
+    def outcome(self) -> Outcome:
+        """Return what all starts came to."""
+        assert self._best is not None
+        return Outcome(self._best, self._finals, said(self._sweeps, self._part) if self._sweeps else None)
+
+    def every_start(self, stages: Sequence[Stage]) -> None:
+        """Run every start that is left through all stages, and keep the best."""
+        for index in range(len(self._finals), len(self._starts)):
+            self._bar.restart(index, self._best)
+            run = self._through(stages, start_factors(self._gathered, *self._starts[index]))
+            self._keep(run, run.history[-1], last=index + 1 == len(self._starts))
+
+    def on_compressed_data(self, stages: Sequence[Stage]) -> None:
+        """Run every start on compressed data and the best of them on all data, which judge what was lost."""
+        if self._part == 0:
+            self._from_compressed(stages)
+            self._part = 1
+        if self._part == 1:
+            assert self._best is not None
+            self._bar.restart(0, None)
+            run = self._through(stages[-1:], dict(self._best.state.factors), self._best.state)
+            self._best, self._finals[int(np.argmin(self._finals))] = run, run.history[-1]
+            if not lost_something(run.history):
+                return
+            self._part, self._finals = 2, []
+        self.every_start(stages)
+        assert self._best is not None
+        self._finals[int(np.argmin(self._finals))] = self._best.history[-1]
+
+    def _from_compressed(self, stages: Sequence[Stage]) -> None:
+        """Run every start that is left on compressed data; its objective is that on all data."""
+        gathered = self._gathered
+        tensors = compress_tensors(gathered.problem, gathered.dtype)
+        reduced = [
+            Stage(Problem(tensors, item.problem.constraints, item.problem.links), item.program, loose(item.limits))
+            for item in stages
+        ]
+        for index in range(len(self._finals), len(self._starts)):
+            self._bar.restart(index, self._best)
+            begin = start_factors(gathered, *self._starts[index])
+            run = self._through(reduced, begin, compressed=True)
+            problem = with_operators(gathered.problem, run.state.operators)
+            state = carried(gathered.model, problem, run.state)
+            if isinstance(self._starts[index][0], From) and is_small(run.history[0] - float(state.objective), run):
+                # An answer that is known already may only get worse by what the compression leaves out.
+                given = init_state(gathered.model, gathered.program, gathered.problem, begin)
+                state = given if given.objective <= state.objective else state
+            found = Run(state, [float(state.objective)], run.status)
+            self._keep(found, found.history[-1], last=False)
+
+    def _through(
+        self,
+        stages: Sequence[Stage],
+        factors: Factors,
+        state: SweepState | None = None,
+        compressed: bool = False,
+    ) -> Run:
+        """Run one start, or what was left of it, through all stages."""
         run: Run | None = None
         while True:
-
-            def store(run: Run, force: bool = False, best: Run | None = best, stage: int = stage) -> None:
-                if stored is not None and (force or stored.due()):
-                    stored.save(_checkpoint_content(finals, best, run, stage))
-
-            problem, program, until = stages[min(stage, len(stages) - 1)]
-            problem = problem if run is None else with_operators(problem, run.state.operators)
+            item = stages[min(self._stage, len(stages) - 1)]
+            problem = item.problem if run is None else with_operators(item.problem, run.state.operators)
             run = solve(
-                gathered.model, program, problem, factors, until, resume=pending, report=bar.report, store=store
+                self._gathered.model,
+                item.program,
+                problem,
+                factors,
+                item.limits,
+                state=state,
+                resume=self._pending,
+                report=self._bar.report,
+                store=self._save,
             )
-            pending = None
+            self._pending, state = None, None
+            if compressed:
+                self._sweeps += int(run.state.sweeps)
             if run.status in (Status.INTERRUPTED, Status.TIME_LIMIT):
-                store(run, force=True)
-                return _cut_off(gathered, run, stage >= len(stages) - 1, best, finals)
-            stage += 1
+                self._save(run, force=True)
+                raise _CutOff(run, judged=not compressed and self._stage >= len(stages) - 1)
+            self._stage += 1
             # Stages beyond the last go on from components that were merged; each merge leaves fewer.
             following = dict(run.state.factors)
-            following = following if stage < len(stages) else merge_alike(problem, following)
+            if self._stage >= len(stages):
+                following = None if compressed else merge_alike(problem, following)
             if following is None:
-                break
+                self._stage = 0
+                return run
             factors = following
-        stage = 0
-        finals.append(run.history[-1])
-        if best is None or run.history[-1] < best.history[-1]:
-            best = run
-        if index + 1 < len(starts) and stored is not None:
-            stored.save(_checkpoint_content(finals, best, None, 0))
-    assert best is not None
-    return best, finals
+
+    def _keep(self, run: Run, value: float, last: bool) -> None:
+        """Note the end of a start."""
+        self._finals.append(value)
+        if self._best is None or value < self._best.history[-1]:
+            self._best = run
+        if not last:
+            self._save(None, force=True)
+
+    def _save(self, run: Run | None, force: bool = False) -> None:
+        """Write the checkpoint, if there is one and it is time."""
+        if self._stored is None or not (force or self._stored.due()):
+            return
+        content: dict[str, np.ndarray] = {"finals": np.asarray(self._finals, float)}
+        content |= {"part": np.asarray(self._part), "stage": np.asarray(self._stage), "sweeps": np.asarray(self._sweeps)}
+        if self._best is not None:
+            content |= {f"best_{name}": value for name, value in state_to_arrays(self._best).items()}
+            content["best_status"] = np.asarray(self._best.status.name)
+        if run is not None:
+            content |= {f"run_{name}": value for name, value in state_to_arrays(run).items()}
+        self._stored.save(content)
+
+    def cut_off(self, run: Run, judged: bool) -> None:
+        """Keep the best so far; a run that was cut off counts only where nothing better is there."""
+        gathered = self._gathered
+        if not judged:
+            # It ran without the priors or on other data: its factors are judged by the problem that was asked for.
+            found = with_operators(gathered.problem, run.state.operators)
+            state = init_state(gathered.model, gathered.program, found, dict(run.state.factors))
+            run = Run(state, [float(state.objective)], run.status)
+        if self._best is None or run.history[-1] < self._best.history[-1]:
+            self._best, self._finals = run, [*self._finals, run.history[-1]]
+        else:
+            self._best.status = run.status
 
 
-def _cut_off(
-    gathered: Gathered, run: Run, last_stage: bool, best: Run | None, finals: list[float]
-) -> tuple[Run, list[float]]:
-    """Return the best so far; a run that was cut off counts only where nothing better is there."""
-    if not last_stage:
-        # It ran without the priors: its factors are judged by the problem that was asked for.
-        found = with_operators(gathered.problem, run.state.operators)
-        state = init_state(gathered.model, gathered.program, found, dict(run.state.factors))
-        run = Run(state, [float(state.objective)], run.status)
-    if best is None or run.history[-1] < best.history[-1]:
-        return run, [*finals, run.history[-1]]
-    best.status = run.status
-    return best, finals
-
-
-def _part(content: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
+def _having(content: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
     return {name.removeprefix(prefix): value for name, value in content.items() if name.startswith(prefix)}
-
-
-def _checkpoint_content(finals: list[float], best: Run | None, run: Run | None, stage: int) -> dict[str, np.ndarray]:
-    content: dict[str, np.ndarray] = {"finals": np.asarray(finals, float), "stage": np.asarray(stage)}
-    if best is not None:
-        content |= {f"best_{name}": value for name, value in state_to_arrays(best).items()}
-        content["best_status"] = np.asarray(best.status.name)
-    if run is not None:
-        content |= {f"run_{name}": value for name, value in state_to_arrays(run).items()}
-    return content
 
 
 def open_checkpoint(

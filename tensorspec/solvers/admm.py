@@ -41,6 +41,8 @@ class AOADMM(AbstractSolver):
         ADMM iterations per block and sweep.
     extrapolate
         Whether sweeps are extrapolated, with a restart where the objective would rise.
+    compress
+        Whether a fit begins on compressed data: ``"auto"`` where that pays, True wherever it is possible, or False.
 
     Raises
     ------
@@ -60,6 +62,7 @@ class AOADMM(AbstractSolver):
 
     inner: int = eqx.field(default=10, static=True)
     extrapolate: bool = eqx.field(default=True, static=True)
+    compress: bool | str = eqx.field(default="auto", static=True)
     least_squares: ClassVar[bool] = True
     divergences: ClassVar[bool] = False
 

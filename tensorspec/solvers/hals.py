@@ -30,6 +30,8 @@ class HALS(AbstractSolver):
         How often the columns are gone through before the next product with the data, which costs far more.
     extrapolate
         Whether sweeps are extrapolated, with a restart where the objective would rise.
+    compress
+        Whether a fit begins on compressed data: ``"auto"`` where that pays, True wherever it is possible, or False.
 
     Raises
     ------
@@ -50,6 +52,7 @@ class HALS(AbstractSolver):
 
     inner: int = eqx.field(default=5, static=True)
     extrapolate: bool = eqx.field(default=True, static=True)
+    compress: bool | str = eqx.field(default="auto", static=True)
     least_squares: ClassVar[bool] = True
     divergences: ClassVar[bool] = False
 

@@ -22,7 +22,7 @@ from tensorspec.solvers.sweep import CONVERGED, EXACT, RUNNING, Program, SweepSt
 __all__ = ["Checkpoint", "Limits", "Run", "solve"]
 
 # A chunk is long enough to hide the cost of starting it and short enough to stop at once when asked.
-_CHUNK = 64
+_CHUNK, _SECOND_CHUNK = 512, 16
 _SECONDS_PER_CHUNK = 0.3
 _SECONDS_PER_CHECKPOINT = 2.0
 
@@ -130,6 +130,7 @@ def solve(
     start: Factors,
     limits: Limits,
     *,
+    state: SweepState | None = None,
     resume: dict[str, np.ndarray] | None = None,
     report: Callable[[float, int], None] = lambda objective, sweeps: None,
     store: Callable[[Run], None] = lambda run: None,
@@ -144,6 +145,8 @@ def solve(
         Factors, before constraints and norms.
     limits
         When to stop.
+    state
+        What to begin from in place of the state that `start` gives.
     resume
         Arrays of a run that was cut off, to go on from.
     report
@@ -151,7 +154,7 @@ def solve(
     store
         Called with the run after every chunk.
     """
-    state = init_state(model, program, problem, start)
+    state = init_state(model, program, problem, start) if state is None else state
     run = Run(state, [float(state.objective)]) if resume is None else run_from_arrays(resume, state)
     length, limit = _CHUNK, 2
     try:
@@ -172,7 +175,7 @@ def solve(
             run = Run(state, run.history + [float(v) for v in values[np.isfinite(values)]])
             seconds = (time.monotonic() - began) / max(int(state.sweeps) - done, 1)
             # The first chunk holds the compilation, so it is short; the length never changes the result.
-            limit = int(np.clip(_SECONDS_PER_CHUNK / max(seconds, 1e-6), 1, length)) if done else length // 4
+            limit = int(np.clip(_SECONDS_PER_CHUNK / max(seconds, 1e-6), 1, length)) if done else _SECOND_CHUNK
             report(run.history[-1], int(state.sweeps))
             store(run)
     except KeyboardInterrupt:
