@@ -25,12 +25,14 @@ _EXACT = jax.lax.Precision.HIGHEST
 _SHORTER = 4
 # Share of the largest squared singular value below which a direction is rounding.
 _ROUNDING = 1e-14
+# Share of the sum of squares below which what is lacking is rounding.
+_NOISELESS = 1e-7
 # Power steps on what is small already.
 _POWER_STEPS = 2
 _Rows = Sequence[Float[Array, " size"] | None]
 
 
-def columns_kept(shape: Sequence[int], rank: int) -> tuple[int | None, ...] | None:
+def columns_kept(shape: Sequence[int], rank: int, wide: bool = False) -> tuple[int | None, ...] | None:
     """Return how many directions of each axis are kept, None for an axis left as it is; None where nothing is gained.
 
     Parameters
@@ -38,17 +40,20 @@ def columns_kept(shape: Sequence[int], rank: int) -> tuple[int | None, ...] | No
     shape
         Of the tensor.
     rank
-        Components of the model; twice as many directions are kept, and no fewer than four beyond the rank.
+        Components of the model: twice as many directions are kept, and no fewer than four beyond the rank.
+    wide
+        Whether more are kept, for data that hold more than the model.
     """
-    kept = rank + max(4, rank)
+    kept = 4 * rank + 8 if wide else rank + max(4, rank)
+    least = _SHORTER * kept // 2 if wide else _SHORTER * kept
     if len(shape) == 2:
         axis = 0 if shape[0] < shape[1] else 1
-        return None if shape[axis] < _SHORTER * kept else tuple(kept if k == axis else None for k in range(2))
+        return None if shape[axis] < least else tuple(kept if k == axis else None for k in range(2))
     found: list[int | None] = [None] * len(shape)
     sizes = list(shape)
     for axis in sorted(range(len(shape)), key=lambda k: -shape[k]):
-        # What is left has to be small beside the factors, not smaller.
-        if sizes[axis] < _SHORTER * kept or prod(sizes) <= sum(shape):
+        # What is left has to be small beside the factors, and need not be smaller.
+        if sizes[axis] < least or prod(sizes) <= sum(shape):
             break
         found[axis] = sizes[axis] = kept
     return tuple(found) if any(item is not None for item in found) else None
@@ -76,8 +81,12 @@ def orthonormal(columns: Float[Array, "size columns"]) -> Float[Array, "size col
 
 
 def compress(
-    blocks: Sequence[Num[Array, "..."]], kept: tuple[int | None, ...], rows: _Rows, dtype: jnp.dtype
-) -> tuple[Float[Array, "..."], tuple[Float[Array, "size kept"] | None, ...]]:
+    blocks: Sequence[Num[Array, "..."]],
+    kept: tuple[int | None, ...],
+    rows: _Rows,
+    square: Float[Array, ""],
+    dtype: jnp.dtype,
+) -> tuple[Float[Array, "..."], tuple[Float[Array, "size kept"] | None, ...], Float[Array, ""]]:
     """Return core and bases of a tensor whose entries are multiplied by the square roots of row weights.
 
     Parameters
@@ -88,6 +97,8 @@ def compress(
         How many directions of each axis are kept; None leaves an axis as it is.
     rows
         Weights along each axis, or None.
+    square
+        Weighted sum of squares of the tensor.
     dtype
         Of core and bases.
 
@@ -97,6 +108,9 @@ def compress(
         Shape as the tensor's, compressed axes as long as directions are kept.
     bases
         ``(size, kept)`` for every compressed axis, orthonormal columns; None for the others.
+    beyond
+        Weakest direction that was kept over the strongest that noise alone would have (see `_above_noise`); above one
+        where the tensor has structure in more directions than are kept.
 
     References
     ----------
@@ -113,12 +127,33 @@ def compress(
     assert count is not None
     core, basis = (_first_axis if first == 0 else _other_axis)(blocks, sizes, first, count, roots, keys[first], dtype)
     bases: list[Array | None] = [basis if axis == first else None for axis in range(order)]
+    rest, beyond = _above_noise(core, first, sizes[first], square)
     for axis in chosen:
         count = kept[axis]
         if axis != first and count is not None:
             bases[axis] = _range_of(core, axis, count, keys[axis]).astype(dtype)
             core = times(core, bases[axis], axis)
-    return core, tuple(bases)
+            rest, other = _above_noise(core, axis, sizes[axis], rest)
+            beyond = jnp.maximum(beyond, other)
+    return core, tuple(bases), beyond
+
+
+def _above_noise(core: Array, axis: int, size: int, square: Array) -> tuple[Array, Array]:
+    """Return the sum of squares of a core, and how far its weakest direction along an axis stands above noise.
+
+    What the core lacks of the sum of squares is taken as white noise, whose largest squared singular value is known.
+
+    References
+    ----------
+    Marchenko and Pastur, Mathematics of the USSR-Sbornik 1 (1967) 457, doi:10.1070/SM1967v001n04ABEH001994.
+    """
+    flat = jnp.moveaxis(core, axis, 0).reshape(core.shape[axis], -1).astype(jnp.float64)
+    kept = jnp.sum(jnp.square(flat))
+    weakest = jnp.linalg.eigvalsh(jnp.matmul(flat, flat.T, precision=_EXACT))[0]
+    lacking = jnp.maximum(square - kept, _NOISELESS * square)
+    other = flat.shape[1]
+    largest = lacking / (size * other) * (size**0.5 + other**0.5) ** 2
+    return kept, jnp.where(square > 0, weakest / jnp.where(square > 0, largest, 1), 0)
 
 
 def mttkrp(

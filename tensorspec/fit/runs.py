@@ -19,10 +19,11 @@ from tensorspec.errors import InvalidArgument
 from tensorspec.fit.alignment import align_values
 from tensorspec.fit.compressed import (
     AUTO,
+    FIRST_SWEEPS,
     carried,
     compress_tensors,
     compressible,
-    is_small,
+    gained_little,
     loose,
     lost_something,
     said,
@@ -38,7 +39,7 @@ from tensorspec.recipe import constructor_repr
 from tensorspec.solution import Fit
 from tensorspec.solvers.loop import Checkpoint, Limits, Run, run_from_arrays, solve, state_to_arrays
 from tensorspec.solvers.status import Status
-from tensorspec.solvers.sweep import Program, SweepState, init_state
+from tensorspec.solvers.sweep import Program, init_state, objective
 from tensorspec.starts.base import AbstractStart, StartContext
 from tensorspec.starts.core import core_for
 from tensorspec.starts.given import From
@@ -254,7 +255,7 @@ class _Runner:
     def outcome(self) -> Outcome:
         """Return what all starts came to."""
         assert self._best is not None
-        return Outcome(self._best, self._finals, said(self._sweeps, self._part) if self._sweeps else None)
+        return Outcome(self._best, self._finals, said(self._sweeps, self._part > 1) if self._sweeps else None)
 
     def every_start(self, stages: Sequence[Stage]) -> None:
         """Run every start that is left through all stages, and keep the best."""
@@ -266,22 +267,16 @@ class _Runner:
     def on_compressed_data(self, stages: Sequence[Stage]) -> None:
         """Run every start on compressed data and the best of them on all data, which judge what was lost."""
         if self._part == 0:
-            self._from_compressed(stages)
-            self._part = 1
+            self._part = 1 if self._from_compressed(stages) else 2
+        if self._part == 1 and self._on_all_data(stages[-1]):
+            return
         if self._part == 1:
-            assert self._best is not None
-            self._bar.restart(0, None)
-            run = self._through(stages[-1:], dict(self._best.state.factors), self._best.state)
-            self._best, self._finals[int(np.argmin(self._finals))] = run, run.history[-1]
-            if not lost_something(run.history):
-                return
-            self._part, self._finals = 2, []
+            self._part, self._best, self._finals = 2, None, []
+            self._save(None, force=True)
         self.every_start(stages)
-        assert self._best is not None
-        self._finals[int(np.argmin(self._finals))] = self._best.history[-1]
 
-    def _from_compressed(self, stages: Sequence[Stage]) -> None:
-        """Run every start that is left on compressed data; its objective is that on all data."""
+    def _from_compressed(self, stages: Sequence[Stage]) -> bool:
+        """Run every start that is left on compressed data; return False where a start was an answer already."""
         gathered = self._gathered
         tensors = compress_tensors(gathered.problem, gathered.dtype)
         reduced = [
@@ -290,46 +285,38 @@ class _Runner:
         ]
         for index in range(len(self._finals), len(self._starts)):
             self._bar.restart(index, self._best)
-            begin = start_factors(gathered, *self._starts[index])
-            run = self._through(reduced, begin, compressed=True)
-            problem = with_operators(gathered.problem, run.state.operators)
-            state = carried(gathered.model, problem, run.state)
-            if isinstance(self._starts[index][0], From) and is_small(run.history[0] - float(state.objective), run):
-                # An answer that is known already may only get worse by what the compression leaves out.
-                given = init_state(gathered.model, gathered.program, gathered.problem, begin)
-                state = given if given.objective <= state.objective else state
-            found = Run(state, [float(state.objective)], run.status)
-            self._keep(found, found.history[-1], last=False)
+            run = self._through(reduced, start_factors(gathered, *self._starts[index]), compressed=True)
+            if isinstance(self._starts[index][0], From) and gained_little(run):
+                self._sweeps = 0
+                return False
+            self._keep(Run(carried(run.state), [run.history[-1]], run.status), run.history[-1], last=False)
+        return True
 
-    def _through(
-        self,
-        stages: Sequence[Stage],
-        factors: Factors,
-        state: SweepState | None = None,
-        compressed: bool = False,
-    ) -> Run:
+    def _on_all_data(self, last: Stage) -> bool:
+        """Go on with the best start on all data; return False where these say that the compression lost something."""
+        begun = self._best
+        assert begun is not None
+        if self._stage == 0:
+            self._bar.restart(0, None)
+            first = replace(last, limits=replace(last.limits, max_sweeps=min(FIRST_SWEEPS, last.limits.max_sweeps)))
+            run = self._solve(first, last.problem, begun)
+            if lost_something(run.history, float(last.problem.square_norm)):
+                return False
+            if len(run.history) > 1 and run.history[0] < run.history[1]:
+                run.history[0] = self._value(begun)
+            begun = run
+        self._keep_polished(self._through([last], begun))
+        return True
+
+    def _through(self, stages: Sequence[Stage], begun: Run | Factors, compressed: bool = False) -> Run:
         """Run one start, or what was left of it, through all stages."""
         run: Run | None = None
         while True:
             item = stages[min(self._stage, len(stages) - 1)]
             problem = item.problem if run is None else with_operators(item.problem, run.state.operators)
-            run = solve(
-                self._gathered.model,
-                item.program,
-                problem,
-                factors,
-                item.limits,
-                state=state,
-                resume=self._pending,
-                report=self._bar.report,
-                store=self._save,
-            )
-            self._pending, state = None, None
+            run = self._solve(item, problem, begun, not compressed and self._stage >= len(stages) - 1)
             if compressed:
                 self._sweeps += int(run.state.sweeps)
-            if run.status in (Status.INTERRUPTED, Status.TIME_LIMIT):
-                self._save(run, force=True)
-                raise _CutOff(run, judged=not compressed and self._stage >= len(stages) - 1)
             self._stage += 1
             # Stages beyond the last go on from components that were merged; each merge leaves fewer.
             following = dict(run.state.factors)
@@ -338,7 +325,31 @@ class _Runner:
             if following is None:
                 self._stage = 0
                 return run
-            factors = following
+            begun = following
+
+    def _solve(self, item: Stage, problem: Problem, begun: Run | Factors, judged: bool = True) -> Run:
+        """Run one stage, or what was left of it; one that was stopped is stored and ends it all."""
+        run = solve(
+            self._gathered.model,
+            item.program,
+            problem,
+            begun,
+            item.limits,
+            resume=self._pending,
+            report=self._bar.report,
+            store=self._save,
+        )
+        self._pending = None
+        if run.status in (Status.INTERRUPTED, Status.TIME_LIMIT):
+            self._save(run, force=True)
+            raise _CutOff(run, judged)
+        return run
+
+    def _value(self, run: Run) -> float:
+        """Return the objective of a run on all data."""
+        problem = with_operators(self._gathered.problem, run.state.operators)
+        solved = Problem(problem.tensors, run.state.constraints, problem.links)
+        return float(objective(self._gathered.model, solved, run.state.factors)[0])
 
     def _keep(self, run: Run, value: float, last: bool) -> None:
         """Note the end of a start."""
@@ -348,12 +359,22 @@ class _Runner:
         if not last:
             self._save(None, force=True)
 
+    def _keep_polished(self, run: Run) -> None:
+        """Note the end of the best start; the others lie above it by as much as they did on compressed data."""
+        assert self._best is not None
+        change = run.history[-1] - self._best.history[-1]
+        self._best, self._finals = run, [value + change for value in self._finals]
+
     def _save(self, run: Run | None, force: bool = False) -> None:
         """Write the checkpoint, if there is one and it is time."""
         if self._stored is None or not (force or self._stored.due()):
             return
         content: dict[str, np.ndarray] = {"finals": np.asarray(self._finals, float)}
-        content |= {"part": np.asarray(self._part), "stage": np.asarray(self._stage), "sweeps": np.asarray(self._sweeps)}
+        content |= {
+            "part": np.asarray(self._part),
+            "stage": np.asarray(self._stage),
+            "sweeps": np.asarray(self._sweeps),
+        }
         if self._best is not None:
             content |= {f"best_{name}": value for name, value in state_to_arrays(self._best).items()}
             content["best_status"] = np.asarray(self._best.status.name)
@@ -363,16 +384,22 @@ class _Runner:
 
     def cut_off(self, run: Run, judged: bool) -> None:
         """Keep the best so far; a run that was cut off counts only where nothing better is there."""
-        gathered = self._gathered
-        if not judged:
-            # It ran without the priors or on other data: its factors are judged by the problem that was asked for.
-            found = with_operators(gathered.problem, run.state.operators)
-            state = init_state(gathered.model, gathered.program, found, dict(run.state.factors))
-            run = Run(state, [float(state.objective)], run.status)
-        if self._best is None or run.history[-1] < self._best.history[-1]:
+        if not judged or not np.isfinite(float(run.state.objective)):
+            run = self._judged(run)
+        if self._part == 1:
+            self._keep_polished(run)
+        elif self._best is None or run.history[-1] < self._best.history[-1]:
             self._best, self._finals = run, [*self._finals, run.history[-1]]
         else:
             self._best.status = run.status
+            if not np.isfinite(float(self._best.state.objective)):
+                self._best = self._judged(self._best)
+
+    def _judged(self, run: Run) -> Run:
+        """Return a run that knew other data or no priors, judged by the problem that was asked for."""
+        found = with_operators(self._gathered.problem, run.state.operators)
+        state = init_state(self._gathered.model, self._gathered.program, found, dict(run.state.factors))
+        return Run(state, [float(state.objective)], run.status)
 
 
 def _having(content: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:

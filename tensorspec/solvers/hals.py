@@ -14,7 +14,7 @@ from tensorspec.algebra.normal_equations import NormalEquations
 from tensorspec.constraints.base import Separability
 from tensorspec.constraints.compose import ModeConstraints
 from tensorspec.errors import InvalidArgument
-from tensorspec.solvers.base import AbstractSolver, Block, with_quadratic
+from tensorspec.solvers.base import AbstractSolver, Block, check_compress, with_quadratic
 
 __all__ = ["HALS"]
 
@@ -36,7 +36,7 @@ class HALS(AbstractSolver):
     Raises
     ------
     InvalidArgument
-        When `inner` is not one or more.
+        When `inner` is not one or more, or `compress` is something else.
 
     References
     ----------
@@ -57,9 +57,10 @@ class HALS(AbstractSolver):
     divergences: ClassVar[bool] = False
 
     def __check_init__(self) -> None:
-        """Refuse a number of repeats below one."""
+        """Refuse a number of repeats below one, and words that say nothing."""
         if self.inner < 1:
             raise InvalidArgument(f"HALS(inner={self.inner}): expected 1 or more repeats")
+        check_compress(self)
 
     def refusal(self, constraints: ModeConstraints, per_row: bool, held: tuple[bool, ...]) -> str | None:
         """Return why a mode cannot be updated by column; see the base class."""

@@ -127,10 +127,9 @@ def solve(
     model: AbstractModel,
     program: Program,
     problem: Problem,
-    start: Factors,
+    start: Factors | Run,
     limits: Limits,
     *,
-    state: SweepState | None = None,
     resume: dict[str, np.ndarray] | None = None,
     report: Callable[[float, int], None] = lambda objective, sweeps: None,
     store: Callable[[Run], None] = lambda run: None,
@@ -142,11 +141,10 @@ def solve(
     model, program, problem
         What is solved, and how.
     start
-        Factors, before constraints and norms.
+        Factors, before constraints and norms; or a run to go on from, whose last objective need not be that of this
+        problem.
     limits
         When to stop.
-    state
-        What to begin from in place of the state that `start` gives.
     resume
         Arrays of a run that was cut off, to go on from.
     report
@@ -154,8 +152,12 @@ def solve(
     store
         Called with the run after every chunk.
     """
-    state = init_state(model, program, problem, start) if state is None else state
-    run = Run(state, [float(state.objective)]) if resume is None else run_from_arrays(resume, state)
+    if isinstance(start, Run):
+        run = Run(start.state, start.history)
+    else:
+        state = init_state(model, program, problem, start)
+        run = Run(state, [float(state.objective)])
+    run = run if resume is None else run_from_arrays(resume, run.state)
     length, limit = _CHUNK, 2
     try:
         while True:
