@@ -25,10 +25,12 @@ from tensorspec.problem import Problem, Tensor
 from tensorspec.solvers.dispatch import joint_solver
 from tensorspec.solvers.loop import Limits, Run
 from tensorspec.solvers.sweep import RUNNING, START, Program, SweepState
+from tensorspec.starts.base import Reduced
 
 __all__ = [
     "AUTO",
     "FIRST_SWEEPS",
+    "as_reduced",
     "carried",
     "compress_tensors",
     "compressible",
@@ -115,6 +117,14 @@ def compress_tensors(problem: Problem, dtype: np.dtype) -> tuple[Tensor, ...]:
 @partial(jax.jit, static_argnames=("kept", "dtype"))
 def _compressed(blocks: Any, rows: Any, square: Array, *, kept: tuple[int | None, ...], dtype: Any) -> Any:
     return compress(blocks, kept, rows, square, dtype)
+
+
+def as_reduced(tensor: Tensor) -> Reduced | None:
+    """Return a compressed tensor as a start takes it; None where weights would distort it."""
+    if tensor.bases is None or any(row is not None and bool(jnp.any((row != 0) & (row != 1))) for row in tensor.rows):
+        return None
+    bases = [None if basis is None else np.asarray(basis) for basis in tensor.bases]
+    return Reduced(np.asarray(tensor.blocks[0]), bases)
 
 
 def carried(state: SweepState) -> SweepState:

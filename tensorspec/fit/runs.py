@@ -20,6 +20,7 @@ from tensorspec.fit.alignment import align_values
 from tensorspec.fit.compressed import (
     AUTO,
     FIRST_SWEEPS,
+    as_reduced,
     carried,
     compress_tensors,
     compressible,
@@ -40,7 +41,7 @@ from tensorspec.solution import Fit
 from tensorspec.solvers.loop import Checkpoint, Limits, Run, run_from_arrays, solve, state_to_arrays
 from tensorspec.solvers.status import Status
 from tensorspec.solvers.sweep import Program, init_state, objective
-from tensorspec.starts.base import AbstractStart, StartContext
+from tensorspec.starts.base import AbstractStart, Reduced, StartContext
 from tensorspec.starts.core import core_for
 from tensorspec.starts.given import From
 from tensorspec.starts.hosvd import HOSVD
@@ -124,8 +125,13 @@ def _spread_strengths(
     return result
 
 
-def start_factors(gathered: Gathered, start: AbstractStart, seed: int) -> Factors:
-    """Return the factors that a start gives, with nothing where nothing was measured."""
+def start_factors(
+    gathered: Gathered, start: AbstractStart, seed: int, reduced: Sequence[Reduced | None] | None = None
+) -> Factors:
+    """Return the factors that a start gives, with nothing where nothing was measured.
+
+    `reduced` is what stands for the tensors where they are compressed.
+    """
     keys = list(gathered.names)
     context = StartContext(
         tensors=[unfolded(gathered.names[key], gathered.clean[key].values, gathered.model) for key in keys],
@@ -135,6 +141,8 @@ def start_factors(gathered: Gathered, start: AbstractStart, seed: int) -> Factor
         carrier=gathered.program.plan.blocks[-1][-1],
         nonnegative={mode: rule.nonnegative for mode, rule in gathered.problem.constraints.items()},
         dtype=gathered.dtype,
+        norms=[gathered.clean[key].rms * float(np.sqrt(gathered.clean[key].count)) for key in keys],
+        reduced=reduced,
     )
     found = even_samples(start.factors(context, seed), start, context, gathered.model)
     for mode in found if not gathered.cores else ():
@@ -246,8 +254,9 @@ class _Runner:
             self._part, self._stage, self._sweeps = (int(content[name]) for name in ("part", "stage", "sweeps"))
             self._finals = [float(value) for value in content["finals"]]
             if "best_status" in content:
-                begin = start_factors(gathered, *starts[0])
-                like = init_state(gathered.model, gathered.program, gathered.problem, begin)
+                # Any factors will do: only the structure counts.
+                ones = {name: jnp.ones(shape, gathered.dtype) for name, shape in gathered.shapes.items()}
+                like = init_state(gathered.model, gathered.program, gathered.problem, ones)
                 self._best = run_from_arrays(_having(content, "best_"), like)
                 self._best.status = Status[str(content["best_status"])]
             self._pending = _having(content, "run_") or None
@@ -279,13 +288,15 @@ class _Runner:
         """Run every start that is left on compressed data; return False where a start was an answer already."""
         gathered = self._gathered
         tensors = compress_tensors(gathered.problem, gathered.dtype)
+        small = [as_reduced(tensor) for tensor in tensors]
         reduced = [
             Stage(Problem(tensors, item.problem.constraints, item.problem.links), item.program, loose(item.limits))
             for item in stages
         ]
         for index in range(len(self._finals), len(self._starts)):
             self._bar.restart(index, self._best)
-            run = self._through(reduced, start_factors(gathered, *self._starts[index]), compressed=True)
+            begin = start_factors(gathered, *self._starts[index], reduced=small)
+            run = self._through(reduced, begin, compressed=True)
             if isinstance(self._starts[index][0], From) and gained_little(run):
                 self._sweeps = 0
                 return False
