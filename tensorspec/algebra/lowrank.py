@@ -82,7 +82,7 @@ def orthonormal(columns: Float[Array, "size columns"]) -> Float[Array, "size col
 
 def compress(
     blocks: Sequence[Num[Array, "..."]],
-    kept: tuple[int | None, ...],
+    sketches: Sequence[Float[Array, "size kept"] | None],
     rows: _Rows,
     square: Float[Array, ""],
     dtype: jnp.dtype,
@@ -93,8 +93,9 @@ def compress(
     ----------
     blocks
         The tensor, cut along its first axis; any numeric type.
-    kept
-        How many directions of each axis are kept; None leaves an axis as it is.
+    sketches
+        Random normal numbers for every axis to compress, a column for each direction to keep; None leaves an axis as it
+        is.
     rows
         Weights along each axis, or None.
     square
@@ -117,22 +118,21 @@ def compress(
     Halko, Martinsson and Tropp, SIAM Review 53 (2011) 217, doi:10.1137/090771806.
     """
     roots = [None if row is None else jnp.sqrt(row).astype(dtype) for row in rows]
-    order = len(kept)
-    chosen = [axis for axis in range(order) if kept[axis] is not None]
+    order = len(sketches)
+    chosen = [axis for axis in range(order) if sketches[axis] is not None]
     sizes = [sum(block.shape[0] for block in blocks), *blocks[0].shape[1:]]
     # The data have to be walked as they lie: unfolded along the first axis, or along the last.
     first = next((axis for axis in (0, order - 1) if axis in chosen), chosen[0])
-    keys = jax.random.split(jax.random.key(0), order)
-    count = kept[first]
-    assert count is not None
-    core, basis = (_first_axis if first == 0 else _other_axis)(blocks, sizes, first, count, roots, keys[first], dtype)
+    sketch = sketches[first]
+    assert sketch is not None
+    core, basis = (_first_axis if first == 0 else _other_axis)(blocks, sizes, first, sketch.astype(dtype), roots, dtype)
     bases: list[Array | None] = [basis if axis == first else None for axis in range(order)]
     rest, beyond = _above_noise(core, first, sizes[first], square)
     for axis in chosen:
-        count = kept[axis]
-        if axis != first and count is not None:
-            bases[axis] = _range_of(core, axis, count, keys[axis]).astype(dtype)
-            core = times(core, bases[axis], axis)
+        sketch = sketches[axis]
+        if axis != first and sketch is not None:
+            bases[axis] = basis = _range_of(core, axis, sketch.astype(dtype)).astype(dtype)
+            core = times(core, basis, axis)
             rest, other = _above_noise(core, axis, sizes[axis], rest)
             beyond = jnp.maximum(beyond, other)
     return core, tuple(bases), beyond
@@ -176,40 +176,36 @@ def _first_axis(
     blocks: Sequence[Array],
     sizes: Sequence[int],
     axis: int,
-    count: int,
+    sketch: Array,
     roots: Sequence[Array | None],
-    key: Array,
     dtype: jnp.dtype,
 ) -> tuple[Array, Array]:
     """Compress the first axis; in every product the data stand on the right or on the left of a thin matrix."""
     flat = [block.reshape(block.shape[0], -1).astype(dtype) for block in blocks]
     own, others = roots[axis], _joint([roots[k] for k in range(1, len(sizes))], sizes[1:])
-    left = jax.random.normal(key, (sizes[0], count), dtype)
-    wide = _across(_left(flat, _weighed(left, own)).T, others, dtype)
+    wide = _across(_left(flat, _weighed(sketch, own)).T, others, dtype)
     basis = orthonormal(_weighed(_right(flat, wide), own)).astype(dtype)
     core = _left(flat, _weighed(basis, own))
     core = core if others is None else core * others
-    return core.reshape(count, *sizes[1:]), basis
+    return core.reshape(-1, *sizes[1:]), basis
 
 
 def _other_axis(
     blocks: Sequence[Array],
     sizes: Sequence[int],
     axis: int,
-    count: int,
+    sketch: Array,
     roots: Sequence[Array | None],
-    key: Array,
     dtype: jnp.dtype,
 ) -> tuple[Array, Array]:
     """Compress the last axis, or one between, which is moved there."""
     flat = [jnp.moveaxis(block, axis, -1).reshape(-1, sizes[axis]).astype(dtype) for block in blocks]
     rest = [k for k in range(len(sizes)) if k != axis]
     own, others = roots[axis], _joint([roots[k] for k in rest], [sizes[k] for k in rest])
-    right = jax.random.normal(key, (sizes[axis], count), dtype)
-    long = _across(_right(flat, _weighed(right, own)), others, dtype)
+    long = _across(_right(flat, _weighed(sketch, own)), others, dtype)
     basis = orthonormal(_weighed(_left(flat, long).T, own)).astype(dtype)
     core = _weighed(_right(flat, _weighed(basis, own)), others)
-    return jnp.moveaxis(core.reshape(*[sizes[k] for k in rest], count), -1, axis), basis
+    return jnp.moveaxis(core.reshape(*[sizes[k] for k in rest], -1), -1, axis), basis
 
 
 def _across(columns: Array, roots: Array | None, dtype: jnp.dtype) -> Array:
@@ -248,11 +244,11 @@ def _left(flat: Sequence[Array], matrix: Array) -> Array:
     return _barrier(total)
 
 
-def _range_of(core: Array, axis: int, count: int, key: Array) -> Array:
+def _range_of(core: Array, axis: int, sketch: Array) -> Array:
     """Return a basis of the leading directions of one axis of something small."""
     flat = jnp.moveaxis(core, axis, 0).reshape(core.shape[axis], -1)
-    basis = jnp.matmul(flat, jax.random.normal(key, (flat.shape[1], count), core.dtype), precision=_EXACT)
+    basis = sketch
     for _ in range(_POWER_STEPS):
-        basis = orthonormal(basis).astype(core.dtype)
         basis = jnp.matmul(flat, jnp.matmul(basis.T, flat, precision=_EXACT).T, precision=_EXACT)
-    return orthonormal(basis)
+        basis = orthonormal(basis).astype(core.dtype)
+    return basis

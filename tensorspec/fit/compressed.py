@@ -104,19 +104,26 @@ def compress_tensors(problem: Problem, dtype: np.dtype) -> tuple[Tensor, ...]:
     found = []
     for tensor, kept in zip(problem.tensors, _kept(problem), strict=True):
         if kept is not None:
+            shape = _shape(tensor)
             given = (tensor.blocks, tensor.rows, tensor.square_norm / jnp.square(tensor.scale))
-            core, bases, beyond = _compressed(*given, kept=kept, dtype=jnp.dtype(dtype))
-            wide = columns_kept(_shape(tensor), _rank(problem), wide=True)
+            core, bases, beyond = _compressed(*given, _sketches(shape, kept), dtype=jnp.dtype(dtype))
+            wide = columns_kept(shape, _rank(problem), wide=True)
             if wide is not None and float(beyond) > _BEYOND:
-                core, bases, _ = _compressed(*given, kept=wide, dtype=jnp.dtype(dtype))
+                core, bases, _ = _compressed(*given, _sketches(shape, wide), dtype=jnp.dtype(dtype))
             tensor = dataclasses.replace(tensor, blocks=(core,), bases=bases)
         found.append(tensor)
     return tuple(found)
 
 
-@partial(jax.jit, static_argnames=("kept", "dtype"))
-def _compressed(blocks: Any, rows: Any, square: Array, *, kept: tuple[int | None, ...], dtype: Any) -> Any:
-    return compress(blocks, kept, rows, square, dtype)
+def _sketches(shape: tuple[int, ...], kept: tuple[int | None, ...]) -> tuple[np.ndarray | None, ...]:
+    """Return the random numbers that the leading directions are found with, the same every time."""
+    draw = np.random.default_rng(0).standard_normal
+    return tuple(None if k is None else draw((size, k)) for size, k in zip(shape, kept, strict=True))
+
+
+@partial(jax.jit, static_argnames=("dtype",))
+def _compressed(blocks: Any, rows: Any, square: Array, sketches: Any, *, dtype: Any) -> Any:
+    return compress(blocks, sketches, rows, square, dtype)
 
 
 def as_reduced(tensor: Tensor) -> Reduced | None:

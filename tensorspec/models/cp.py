@@ -141,10 +141,12 @@ class CP(AbstractModel, TangentProducts, Compressible):
         """Return Gram products and MTTKRP; see the base class."""
         axis = tensor.modes.index(mode)
         own = tensor.own(factors)
-        row = tensor.rows[axis]
+        row, carried = tensor.rows[axis], tensor.rows
         # Weights that are a product of vectors go onto the factors, so that the data are read as they lie in memory.
-        onto = tensor.rows if tensor.bases is None else [None if u is None else jnp.sqrt(u) for u in tensor.rows]
-        scaled = [f if u is None else f * u.astype(f.dtype)[:, None] for f, u in zip(own, onto, strict=True)]
+        # Compressed data hold the other half of them.
+        if tensor.bases is not None:
+            carried = tuple(None if u is None else jnp.sqrt(u) for u in tensor.rows)
+        scaled = [f if u is None else f * u.astype(f.dtype)[:, None] for f, u in zip(own, carried, strict=True)]
         if tensor.bases is None:
             right = contract.mttkrp(tensor.blocks, scaled, axis)
         else:
@@ -159,8 +161,9 @@ class CP(AbstractModel, TangentProducts, Compressible):
                 for f, u in zip(own, tensor.rows, strict=True)
             ]
             gram = contract.weighted_gram(tensor.dense, halves, axis)
-        if row is not None:
-            right = right * onto[axis][:, None]
+        outer = carried[axis]
+        if row is not None and outer is not None:
+            right = right * outer[:, None]
             gram = gram * row.astype(gram.dtype)[:, None, None]
         return NormalEquations(gram * tensor.weight, right.astype(own[0].dtype))
 
