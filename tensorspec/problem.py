@@ -46,6 +46,10 @@ class Tensor(eqx.Module):
     core
         Name of the factor that says which components of the modes meet, and how strongly; None where component k of
         one mode meets component k of the others.  A mode may then be left whole: it has no factor.
+    bases
+        None for data as they are.  For compressed data (of algebra/lowrank.py), which are one block, an orthonormal
+        ``(size, kept)`` basis for each axis that is compressed, and None for the others; entries then stand for the
+        data times the square roots of their row weights.
     """
 
     modes: tuple[str, ...] = eqx.field(static=True)
@@ -59,6 +63,7 @@ class Tensor(eqx.Module):
     seen: tuple[bool, ...] | None = eqx.field(static=True, default=None)
     operators: tuple[Any, ...] | None = None
     core: str | None = eqx.field(static=True, default=None)
+    bases: tuple[Float[Array, "size kept"] | None, ...] | None = None
 
     @property
     def depends_on(self) -> tuple[str, ...]:

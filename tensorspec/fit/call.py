@@ -13,6 +13,7 @@ import numpy as np
 import xarray as xr
 
 from tensorspec.errors import InvalidArgument
+from tensorspec.fit.compressed import AUTO
 from tensorspec.fit.gather import gather
 from tensorspec.fit.likelihood import first_sweeps
 from tensorspec.fit.progress import Progress
@@ -136,7 +137,11 @@ def fit(
         starts = make_starts(start, gathered, count, seed)
         stored = open_checkpoint(checkpoint, digest, recipe, starts)
         with Progress(progress, len(starts), limits) as bar:
-            best, finals = run_all(gathered, starts, limits, stored, bar, first_sweeps(gathered.program.blocks, start))
+            first = first_sweeps(gathered.program.blocks, start)
+            compress = getattr(solver, "compress", AUTO)
+            best, finals, compressed = run_all(gathered, starts, limits, stored, bar, first, compress)
+        if compressed is not None:
+            gathered = gathered._replace(why=f"{gathered.why}; {compressed}")
         result = finish(
             tensors,
             gathered,

@@ -1,35 +1,34 @@
-"""Restarts: what each begins from, the best kept, and checkpoints on the way."""
+"""Restarts: what each begins from, and the stages that it goes through."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
-from tensorspec.coupling.through import with_operators
 from tensorspec.errors import InvalidArgument
 from tensorspec.fit.alignment import align_values
+from tensorspec.fit.compressed import AUTO, compressible
 from tensorspec.fit.core import cores_given
 from tensorspec.fit.evolving import easier, even_samples, unfolded
 from tensorspec.fit.gather import Gathered
-from tensorspec.fit.merging import merge_alike
 from tensorspec.fit.progress import Progress
 from tensorspec.fit.record import versions
+from tensorspec.fit.stages import CutOff, Outcome, Runner, Stage
 from tensorspec.problem import Factors
 from tensorspec.recipe import constructor_repr
 from tensorspec.solution import Fit
-from tensorspec.solvers.loop import Checkpoint, Limits, Run, run_from_arrays, solve, state_to_arrays
-from tensorspec.solvers.status import Status
-from tensorspec.solvers.sweep import init_state
-from tensorspec.starts.base import AbstractStart, StartContext
+from tensorspec.solvers.loop import Checkpoint, Limits
+from tensorspec.starts.base import AbstractStart, Reduced, StartContext
 from tensorspec.starts.core import core_for
 from tensorspec.starts.given import From
 from tensorspec.starts.hosvd import HOSVD
@@ -113,8 +112,13 @@ def _spread_strengths(
     return result
 
 
-def start_factors(gathered: Gathered, start: AbstractStart, seed: int) -> Factors:
-    """Return the factors that a start gives, with nothing where nothing was measured."""
+def start_factors(
+    gathered: Gathered, start: AbstractStart, seed: int, reduced: Sequence[Reduced | None] | None = None
+) -> Factors:
+    """Return the factors that a start gives, with nothing where nothing was measured.
+
+    `reduced` is what stands for the tensors where they are compressed.
+    """
     keys = list(gathered.names)
     context = StartContext(
         tensors=[unfolded(gathered.names[key], gathered.clean[key].values, gathered.model) for key in keys],
@@ -124,6 +128,8 @@ def start_factors(gathered: Gathered, start: AbstractStart, seed: int) -> Factor
         carrier=gathered.program.plan.blocks[-1][-1],
         nonnegative={mode: rule.nonnegative for mode, rule in gathered.problem.constraints.items()},
         dtype=gathered.dtype,
+        norms=[gathered.clean[key].rms * float(np.sqrt(gathered.clean[key].count)) for key in keys],
+        reduced=reduced,
     )
     found = even_samples(start.factors(context, seed), start, context, gathered.model)
     for mode in found if not gathered.cores else ():
@@ -149,98 +155,37 @@ def run_all(
     stored: Checkpoint | None,
     bar: Progress,
     warm: Mapping[str, Any] | None = None,
-) -> tuple[Run, list[float]]:
+    compress: bool | str = AUTO,
+) -> Outcome:
     """Run every start, keep the best, and write checkpoints on the way.
 
     A prior such as soft orthogonality is turned on after a fit without it: turned on at once it holds a poor start in
     place (measured on a cross-section by EELS and EDX: 20 to 54 degrees from the true spectra instead of 0.1 to 2.4).
     With `warm` (see `first_sweeps`), a Poisson fit begins with a few sweeps of weighted least squares, and a solver of
     all modes at once with some of the usual one.
+
+    Where it pays (see compressed.py), every start goes through all stages on compressed data, and the best of them goes
+    on with the data themselves.  Where that shows that the compression has lost something, all starts run once more
+    without it, and the lowest objective counts.
     """
-    stages = [(gathered.problem, gathered.program, limits)]
+    stages = [Stage(gathered.problem, gathered.program, limits)]
     if not isinstance(starts[0][0], From):
         weaker = easier(gathered.problem, gathered.model)
-        stages = [*((problem, gathered.program, limits) for problem in weaker), *stages]
+        stages = [*(Stage(problem, gathered.program, limits) for problem in weaker), *stages]
     if gathered.without is not None and not isinstance(starts[0][0], From):
-        stages.insert(0, (*gathered.without, limits))
+        stages.insert(0, Stage(*gathered.without, limits))
     if warm is not None and gathered.warm is not None:
         short = replace(limits, max_sweeps=min(warm["max_sweeps"], limits.max_sweeps), tol=warm["tol"])
-        stages.insert(0, (*gathered.warm, short))
-    content = stored.load() if stored is not None else None
-    finals: list[float] = []
-    best: Run | None = None
-    pending, stage = None, 0
-    if content is not None:
-        finals = [float(value) for value in content["finals"]]
-        if finals:
-            begin = start_factors(gathered, *starts[0])
-            like = init_state(gathered.model, gathered.program, gathered.problem, begin)
-            best = run_from_arrays(_part(content, "best_"), like)
-            best.status = Status[str(content["best_status"])]
-        pending, stage = _part(content, "run_") or None, int(content["stage"])
-    for index in range(len(finals), len(starts)):
-        bar.restart(index, best)
-        factors = start_factors(gathered, *starts[index])
-        run: Run | None = None
-        while True:
-
-            def store(run: Run, force: bool = False, best: Run | None = best, stage: int = stage) -> None:
-                if stored is not None and (force or stored.due()):
-                    stored.save(_checkpoint_content(finals, best, run, stage))
-
-            problem, program, until = stages[min(stage, len(stages) - 1)]
-            problem = problem if run is None else with_operators(problem, run.state.operators)
-            run = solve(
-                gathered.model, program, problem, factors, until, resume=pending, report=bar.report, store=store
-            )
-            pending = None
-            if run.status in (Status.INTERRUPTED, Status.TIME_LIMIT):
-                store(run, force=True)
-                return _cut_off(gathered, run, stage >= len(stages) - 1, best, finals)
-            stage += 1
-            # Stages beyond the last go on from components that were merged; each merge leaves fewer.
-            following = dict(run.state.factors)
-            following = following if stage < len(stages) else merge_alike(problem, following)
-            if following is None:
-                break
-            factors = following
-        stage = 0
-        finals.append(run.history[-1])
-        if best is None or run.history[-1] < best.history[-1]:
-            best = run
-        if index + 1 < len(starts) and stored is not None:
-            stored.save(_checkpoint_content(finals, best, None, 0))
-    assert best is not None
-    return best, finals
-
-
-def _cut_off(
-    gathered: Gathered, run: Run, last_stage: bool, best: Run | None, finals: list[float]
-) -> tuple[Run, list[float]]:
-    """Return the best so far; a run that was cut off counts only where nothing better is there."""
-    if not last_stage:
-        # It ran without the priors: its factors are judged by the problem that was asked for.
-        found = with_operators(gathered.problem, run.state.operators)
-        state = init_state(gathered.model, gathered.program, found, dict(run.state.factors))
-        run = Run(state, [float(state.objective)], run.status)
-    if best is None or run.history[-1] < best.history[-1]:
-        return run, [*finals, run.history[-1]]
-    best.status = run.status
-    return best, finals
-
-
-def _part(content: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
-    return {name.removeprefix(prefix): value for name, value in content.items() if name.startswith(prefix)}
-
-
-def _checkpoint_content(finals: list[float], best: Run | None, run: Run | None, stage: int) -> dict[str, np.ndarray]:
-    content: dict[str, np.ndarray] = {"finals": np.asarray(finals, float), "stage": np.asarray(stage)}
-    if best is not None:
-        content |= {f"best_{name}": value for name, value in state_to_arrays(best).items()}
-        content["best_status"] = np.asarray(best.status.name)
-    if run is not None:
-        content |= {f"run_{name}": value for name, value in state_to_arrays(run).items()}
-    return content
+        stages.insert(0, Stage(*gathered.warm, short))
+    runner = Runner(gathered, starts, partial(start_factors, gathered), stored, bar)
+    try:
+        if compressible(gathered.problem, gathered.program, gathered.model, compress):
+            runner.on_compressed_data(stages)
+        else:
+            runner.every_start(stages)
+    except CutOff as stop:
+        runner.cut_off(stop.run, stop.judged)
+    return runner.outcome()
 
 
 def open_checkpoint(

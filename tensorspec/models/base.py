@@ -2,10 +2,12 @@
 
 # No postponed annotations in this file: equinox has to see its abstract variables as they are.
 import abc
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import equinox as eqx
+import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from tensorspec.algebra.normal_equations import NormalEquations
@@ -17,7 +19,7 @@ from tensorspec.errors import InvalidArgument
 from tensorspec.problem import Factors, Tensor
 from tensorspec.scale import ScalePlan
 
-__all__ = ["AbstractModel", "TangentProducts", "as_constraints"]
+__all__ = ["AbstractModel", "Compressible", "TangentProducts", "as_constraints", "squares_from_equations"]
 
 
 def as_constraints(given: Any) -> dict[str, tuple[AbstractConstraint, ...]]:
@@ -149,6 +151,22 @@ class AbstractModel(eqx.Module):
     @abc.abstractmethod
     def squared_residual(self, tensor: Tensor, factors: Factors) -> Float[Array, ""]:
         """Return the weighted sum of squared residuals, without the tensor's weight, read off the data itself."""
+
+
+class Compressible(abc.ABC):  # noqa: B024 - it is a mark, and asks for nothing
+    """The mark of a model that takes tensors with `bases`: compressed ones."""
+
+
+def squares_from_equations(model: AbstractModel, tensor: Tensor, factors: Factors) -> Float[Array, ""]:
+    """Return the weighted sum of squared residuals of a tensor whose data are not at hand, from normal equations.
+
+    The sum of squares of the data is that of all of them, so the part of the data that no basis holds counts as noise.
+    """
+    mode = model.linear_in(tensor)
+    part = model.normal_equations(dataclasses.replace(tensor, weight=jnp.ones_like(tensor.weight)), factors, mode)
+    operator = tensor.operator(mode)
+    seen = factors[mode] if operator is None else operator.apply(factors[mode])
+    return tensor.square_norm + 2 * part.value(seen)
 
 
 class TangentProducts(abc.ABC):

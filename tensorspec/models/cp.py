@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from tensorspec.algebra import contract
+from tensorspec.algebra import contract, lowrank
 from tensorspec.algebra.normal_equations import NormalEquations
 from tensorspec.constraints.base import AbstractConstraint
 from tensorspec.constraints.compose import ModeConstraints
@@ -20,7 +20,7 @@ from tensorspec.coupling.links import Link, as_links
 from tensorspec.coupling.operators import AbstractOperator
 from tensorspec.coupling.sharing import FIND, as_share, components_seen
 from tensorspec.errors import RankOutOfRange
-from tensorspec.models.base import AbstractModel, TangentProducts, as_constraints
+from tensorspec.models.base import AbstractModel, Compressible, TangentProducts, as_constraints, squares_from_equations
 from tensorspec.problem import Factors, Tensor
 from tensorspec.scale import ScalePlan, plan_scale
 
@@ -40,7 +40,7 @@ def _as_tuple(given: Any) -> tuple[AbstractConstraint, ...]:
     return given if isinstance(given, tuple) else (given,)
 
 
-class CP(AbstractModel, TangentProducts):
+class CP(AbstractModel, TangentProducts, Compressible):
     """A sum of `rank` components, each the product of one profile per mode.
 
     Parameters
@@ -141,11 +141,18 @@ class CP(AbstractModel, TangentProducts):
         """Return Gram products and MTTKRP; see the base class."""
         axis = tensor.modes.index(mode)
         own = tensor.own(factors)
-        row = tensor.rows[axis]
+        row, carried = tensor.rows[axis], tensor.rows
         # Weights that are a product of vectors go onto the factors, so that the data are read as they lie in memory.
-        scaled = [f if u is None else f * u.astype(f.dtype)[:, None] for f, u in zip(own, tensor.rows, strict=True)]
+        # Compressed data hold the other half of them.
+        if tensor.bases is not None:
+            carried = tuple(None if u is None else jnp.sqrt(u) for u in tensor.rows)
+        scaled = [f if u is None else f * u.astype(f.dtype)[:, None] for f, u in zip(own, carried, strict=True)]
+        if tensor.bases is None:
+            right = contract.mttkrp(tensor.blocks, scaled, axis)
+        else:
+            right = lowrank.mttkrp(tensor.blocks[0], tensor.bases, scaled, axis)
         # A scale or a weight rounded to float32 would bias every entry the same way, and with it the objective.
-        right = contract.mttkrp(tensor.blocks, scaled, axis).astype(jnp.float64) * tensor.scale * tensor.weight
+        right = right.astype(jnp.float64) * tensor.scale * tensor.weight
         if tensor.dense is None:
             gram = contract.gram(own, axis, tensor.rows)
         else:
@@ -154,8 +161,9 @@ class CP(AbstractModel, TangentProducts):
                 for f, u in zip(own, tensor.rows, strict=True)
             ]
             gram = contract.weighted_gram(tensor.dense, halves, axis)
-        if row is not None:
-            right = right * row[:, None]
+        outer = carried[axis]
+        if row is not None and outer is not None:
+            right = right * outer[:, None]
             gram = gram * row.astype(gram.dtype)[:, None, None]
         return NormalEquations(gram * tensor.weight, right.astype(own[0].dtype))
 
@@ -165,6 +173,8 @@ class CP(AbstractModel, TangentProducts):
 
     def squared_residual(self, tensor: Tensor, factors: Factors) -> Float[Array, ""]:
         """Return the weighted sum of squared residuals; see the base class."""
+        if tensor.bases is not None:
+            return squares_from_equations(self, tensor, factors)
         own = tensor.own(factors)
         return contract.squared_residual(tensor.blocks, own, tensor.scale, tensor.rows, tensor.dense)
 

@@ -14,7 +14,7 @@ from tensorspec.algebra.normal_equations import NormalEquations
 from tensorspec.constraints.base import Separability
 from tensorspec.constraints.compose import ModeConstraints
 from tensorspec.errors import InvalidArgument
-from tensorspec.solvers.base import AbstractSolver, Block, block_value, with_quadratic
+from tensorspec.solvers.base import AbstractSolver, Block, block_value, check_compress, with_quadratic
 
 __all__ = ["AOADMM"]
 
@@ -41,11 +41,13 @@ class AOADMM(AbstractSolver):
         ADMM iterations per block and sweep.
     extrapolate
         Whether sweeps are extrapolated, with a restart where the objective would rise.
+    compress
+        Whether a fit begins on compressed data: ``"auto"`` where that pays, True wherever it is possible, or False.
 
     Raises
     ------
     InvalidArgument
-        When `inner` is not one or more.
+        When `inner` is not one or more, or `compress` is something else.
 
     References
     ----------
@@ -60,13 +62,15 @@ class AOADMM(AbstractSolver):
 
     inner: int = eqx.field(default=10, static=True)
     extrapolate: bool = eqx.field(default=True, static=True)
+    compress: bool | str = eqx.field(default="auto", static=True)
     least_squares: ClassVar[bool] = True
     divergences: ClassVar[bool] = False
 
     def __check_init__(self) -> None:
-        """Refuse a number of iterations below one."""
+        """Refuse a number of iterations below one, and words that say nothing."""
         if self.inner < 1:
             raise InvalidArgument(f"AOADMM(inner={self.inner}): expected 1 or more iterations")
+        check_compress(self)
 
     def refusal(self, constraints: ModeConstraints, per_row: bool, held: tuple[bool, ...]) -> str | None:
         """Return why a mode cannot be split; see the base class."""

@@ -17,6 +17,7 @@ from jaxtyping import Array, Float
 from tensorspec.algebra.majoriser import Majoriser
 from tensorspec.algebra.normal_equations import NormalEquations
 from tensorspec.constraints.compose import ModeConstraints
+from tensorspec.errors import InvalidArgument
 from tensorspec.scale import ScalePlan
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "Block",
     "Undirected",
     "block_value",
+    "check_compress",
     "rounding",
     "with_quadratic",
 ]
@@ -130,6 +132,18 @@ class Undirected(abc.ABC):  # noqa: B024 - it is a mark, and asks for nothing
 
     Its sweeps are never refused, and the run ends when the objective changes by little, up or down.
     """
+
+
+def check_compress(solver: Any) -> None:
+    """Refuse an answer to whether a fit begins on compressed data that is none.
+
+    Raises
+    ------
+    InvalidArgument
+        When it is not ``"auto"``, True or False.
+    """
+    if solver.compress not in ("auto", True, False):
+        raise InvalidArgument(f"{type(solver).__name__}(compress={solver.compress!r}): expected 'auto', True or False")
 
 
 def with_quadratic(equations: NormalEquations, constraints: ModeConstraints, size: int) -> NormalEquations:

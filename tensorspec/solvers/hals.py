@@ -14,7 +14,7 @@ from tensorspec.algebra.normal_equations import NormalEquations
 from tensorspec.constraints.base import Separability
 from tensorspec.constraints.compose import ModeConstraints
 from tensorspec.errors import InvalidArgument
-from tensorspec.solvers.base import AbstractSolver, Block, with_quadratic
+from tensorspec.solvers.base import AbstractSolver, Block, check_compress, with_quadratic
 
 __all__ = ["HALS"]
 
@@ -30,11 +30,13 @@ class HALS(AbstractSolver):
         How often the columns are gone through before the next product with the data, which costs far more.
     extrapolate
         Whether sweeps are extrapolated, with a restart where the objective would rise.
+    compress
+        Whether a fit begins on compressed data: ``"auto"`` where that pays, True wherever it is possible, or False.
 
     Raises
     ------
     InvalidArgument
-        When `inner` is not one or more.
+        When `inner` is not one or more, or `compress` is something else.
 
     References
     ----------
@@ -50,13 +52,15 @@ class HALS(AbstractSolver):
 
     inner: int = eqx.field(default=5, static=True)
     extrapolate: bool = eqx.field(default=True, static=True)
+    compress: bool | str = eqx.field(default="auto", static=True)
     least_squares: ClassVar[bool] = True
     divergences: ClassVar[bool] = False
 
     def __check_init__(self) -> None:
-        """Refuse a number of repeats below one."""
+        """Refuse a number of repeats below one, and words that say nothing."""
         if self.inner < 1:
             raise InvalidArgument(f"HALS(inner={self.inner}): expected 1 or more repeats")
+        check_compress(self)
 
     def refusal(self, constraints: ModeConstraints, per_row: bool, held: tuple[bool, ...]) -> str | None:
         """Return why a mode cannot be updated by column; see the base class."""

@@ -22,7 +22,7 @@ from tensorspec.solvers.sweep import CONVERGED, EXACT, RUNNING, Program, SweepSt
 __all__ = ["Checkpoint", "Limits", "Run", "solve"]
 
 # A chunk is long enough to hide the cost of starting it and short enough to stop at once when asked.
-_CHUNK = 64
+_CHUNK, _SECOND_CHUNK = 512, 16
 _SECONDS_PER_CHUNK = 0.3
 _SECONDS_PER_CHECKPOINT = 2.0
 
@@ -127,7 +127,7 @@ def solve(
     model: AbstractModel,
     program: Program,
     problem: Problem,
-    start: Factors,
+    start: Factors | Run,
     limits: Limits,
     *,
     resume: dict[str, np.ndarray] | None = None,
@@ -141,7 +141,8 @@ def solve(
     model, program, problem
         What is solved, and how.
     start
-        Factors, before constraints and norms.
+        Factors, before constraints and norms; or a run to go on from, whose last objective need not be that of this
+        problem.
     limits
         When to stop.
     resume
@@ -151,8 +152,12 @@ def solve(
     store
         Called with the run after every chunk.
     """
-    state = init_state(model, program, problem, start)
-    run = Run(state, [float(state.objective)]) if resume is None else run_from_arrays(resume, state)
+    if isinstance(start, Run):
+        run = Run(start.state, start.history)
+    else:
+        state = init_state(model, program, problem, start)
+        run = Run(state, [float(state.objective)])
+    run = run if resume is None else run_from_arrays(resume, run.state)
     length, limit = _CHUNK, 2
     try:
         while True:
@@ -172,7 +177,7 @@ def solve(
             run = Run(state, run.history + [float(v) for v in values[np.isfinite(values)]])
             seconds = (time.monotonic() - began) / max(int(state.sweeps) - done, 1)
             # The first chunk holds the compilation, so it is short; the length never changes the result.
-            limit = int(np.clip(_SECONDS_PER_CHUNK / max(seconds, 1e-6), 1, length)) if done else length // 4
+            limit = int(np.clip(_SECONDS_PER_CHUNK / max(seconds, 1e-6), 1, length)) if done else _SECOND_CHUNK
             report(run.history[-1], int(state.sweeps))
             store(run)
     except KeyboardInterrupt:

@@ -10,7 +10,14 @@ import numpy as np
 
 from tensorspec.errors import InvalidArgument
 
-__all__ = ["AbstractStart", "StartContext"]
+__all__ = ["AbstractStart", "Reduced", "StartContext"]
+
+
+class Reduced(NamedTuple):
+    """A core and, for each axis, an orthonormal ``(size, kept)`` basis or None, that come close to a tensor."""
+
+    core: np.ndarray
+    bases: Sequence[np.ndarray | None]
 
 
 class StartContext(NamedTuple):
@@ -32,6 +39,10 @@ class StartContext(NamedTuple):
         For each mode, whether its constraints keep it from going negative.
     dtype
         Type of the factors.
+    norms
+        Root of the sum of squares of the values of each tensor; None where it is not known yet.
+    reduced
+        Something small that stands for each tensor; None where there is none.
     """
 
     tensors: Sequence[tuple[tuple[str, ...], np.ndarray]]
@@ -41,6 +52,8 @@ class StartContext(NamedTuple):
     carrier: str
     nonnegative: Mapping[str, bool]
     dtype: np.dtype
+    norms: Sequence[float] | None = None
+    reduced: Sequence[Reduced | None] | None = None
 
     @property
     def rank(self) -> int:

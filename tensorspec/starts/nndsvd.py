@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from tensorspec.starts.base import AbstractStart, StartContext
+from tensorspec.starts.base import AbstractStart, Reduced, StartContext
 from tensorspec.starts.random import scaled_to_data
 
 __all__ = ["NNDSVD"]
@@ -39,20 +39,24 @@ class NNDSVD(AbstractStart):
         """Return the factors; `seed` only steers the range finder."""
         rng = np.random.default_rng(seed)
         carrier, rank = context.carrier, context.rank
-        with_carrier = [
-            (modes, values, weight)
-            for (modes, values), weight in zip(context.tensors, context.weights, strict=True)
-            if carrier in modes
-        ]
-        unfolded = [
-            (np.moveaxis(values, modes.index(carrier), 0).reshape(context.sizes[carrier], -1), weight)
-            for modes, values, weight in with_carrier
-        ]
-        left, right = _joint_svd(unfolded, rank, rng, context.dtype)
+        chosen = [k for k, (modes, _) in enumerate(context.tensors) if carrier in modes]
+        with_carrier = [(*context.tensors[k], context.weights[k]) for k in chosen]
+        reduced = [] if context.reduced is None else [context.reduced[k] for k in chosen]
+        axes = [modes.index(carrier) for modes, _, _ in with_carrier]
+        known = [item for item in reduced if item is not None]
+        if len(known) == len(chosen):
+            left, right = _svd_of_reduced(known, [weight for _, _, weight in with_carrier], axes, rank)
+        else:
+            unfolded = [
+                (np.moveaxis(values, axis, 0).reshape(context.sizes[carrier], -1), weight)
+                for (_, values, weight), axis in zip(with_carrier, axes, strict=True)
+            ]
+            left, right = _joint_svd(unfolded, rank, rng, context.dtype)
+        widths = [values.size // context.sizes[carrier] for _, values, _ in with_carrier]
         found: dict[str, np.ndarray] = {}
         amplitudes = np.zeros((context.sizes[carrier], rank))
-        parts: list[np.ndarray] = [np.zeros((matrix.shape[1], rank)) for matrix, _ in unfolded]
-        stops = np.cumsum([matrix.shape[1] for matrix, _ in unfolded])[:-1]
+        parts: list[np.ndarray] = [np.zeros((width, rank)) for width in widths]
+        stops = np.cumsum(widths)[:-1]
         for r in range(rank):
             if r < left.shape[1]:
                 u, v = (
@@ -101,6 +105,42 @@ def _joint_svd(
     u, s, vt = np.linalg.svd(small.astype(float), full_matrices=False)
     keep = min(rank, len(s))
     return (basis @ u[:, :keep]) * s[:keep], vt[:keep].T
+
+
+def _svd_of_reduced(
+    tensors: list[Reduced], weights: list[float], axes: list[int], rank: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return what `_joint_svd` does, from cores and bases; the data are not read."""
+    own = [item.bases[axis] for item, axis in zip(tensors, axes, strict=True)]
+    flat = [
+        weight * np.moveaxis(item.core, axis, 0).reshape(item.core.shape[axis], -1).astype(float)
+        for item, weight, axis in zip(tensors, weights, axes, strict=True)
+    ]
+    alone = len(tensors) == 1
+    if not alone:  # tensors meet in the points of the mode, not in what each of them keeps of it
+        flat = [part if basis is None else basis @ part for part, basis in zip(flat, own, strict=True)]
+    joint = np.concatenate(flat, axis=1)
+    if len(joint) > joint.shape[1]:
+        vectors = np.linalg.eigh(joint.T @ joint)[1]
+        small = vectors[:, ::-1][:, :rank]
+    else:
+        small = np.linalg.svd(joint, full_matrices=False)[2][:rank].T
+    left = joint @ small
+    left = own[0] @ left if alone and own[0] is not None else left
+    parts = np.split(small, np.cumsum([part.shape[1] for part in flat])[:-1])
+    wide = [_expanded(part, item, axis) for part, item, axis in zip(parts, tensors, axes, strict=True)]
+    return left, np.concatenate(wide)
+
+
+def _expanded(part: np.ndarray, item: Reduced, axis: int) -> np.ndarray:
+    """Return right singular vectors of a core as those of the tensor, all axes but one multiplied by their bases."""
+    others = [k for k in range(item.core.ndim) if k != axis]
+    cube = part.reshape([item.core.shape[k] for k in others] + [part.shape[1]])
+    for place, k in enumerate(others):
+        basis = item.bases[k]
+        if basis is not None:
+            cube = np.moveaxis(np.tensordot(basis, cube, axes=(1, place)), 0, place)
+    return cube.reshape(-1, part.shape[1])
 
 
 def _stronger_half(u: np.ndarray, v: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

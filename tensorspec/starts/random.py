@@ -36,11 +36,11 @@ class Random(AbstractStart):
 
 def scaled_to_data(factors: dict[str, np.ndarray], context: StartContext) -> dict[str, np.ndarray]:
     """Return the factors with the carrier scaled so that the model has the norm of the data that it meets first."""
-    for (modes, values), weight in zip(context.tensors, context.weights, strict=True):
+    for index, ((modes, values), weight) in enumerate(zip(context.tensors, context.weights, strict=True)):
         if context.carrier in modes:
             grams = [factors[m].astype(float).T @ factors[m].astype(float) for m in modes]
             norm = np.sqrt(max(float(np.sum(reduce(np.multiply, grams))), np.finfo(float).tiny))
-            flat = values.reshape(-1)
-            target = weight * np.sqrt(float(np.sum(np.square(flat, dtype=float))))
+            known = None if context.norms is None else context.norms[index]
+            target = weight * (np.sqrt(float(np.sum(np.square(values, dtype=float)))) if known is None else known)
             return {**factors, context.carrier: (factors[context.carrier] * (target / norm)).astype(context.dtype)}
     return factors
