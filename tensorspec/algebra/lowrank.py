@@ -32,7 +32,9 @@ _POWER_STEPS = 2
 _Rows = Sequence[Float[Array, " size"] | None]
 
 
-def columns_kept(shape: Sequence[int], rank: int, wide: bool = False) -> tuple[int | None, ...] | None:
+def columns_kept(
+    shape: Sequence[int], rank: int, wide: bool = False, allowed: Sequence[bool] | None = None
+) -> tuple[int | None, ...] | None:
     """Return how many directions of each axis are kept, None for an axis left as it is; None where nothing is gained.
 
     Parameters
@@ -43,15 +45,20 @@ def columns_kept(shape: Sequence[int], rank: int, wide: bool = False) -> tuple[i
         Components of the model: twice as many directions are kept, and no fewer than four beyond the rank.
     wide
         Whether more are kept, for data that hold more than the model.
+    allowed
+        Which axes may be compressed; all where it is not given.
     """
+    allowed = (True,) * len(shape) if allowed is None else allowed
     kept = 4 * rank + 8 if wide else rank + max(4, rank)
     least = _SHORTER * kept // 2 if wide else _SHORTER * kept
     if len(shape) == 2:
         axis = 0 if shape[0] < shape[1] else 1
-        return None if shape[axis] < least else tuple(kept if k == axis else None for k in range(2))
+        return (
+            None if shape[axis] < least or not allowed[axis] else tuple(kept if k == axis else None for k in range(2))
+        )
     found: list[int | None] = [None] * len(shape)
     sizes = list(shape)
-    for axis in sorted(range(len(shape)), key=lambda k: -shape[k]):
+    for axis in sorted((k for k in range(len(shape)) if allowed[k]), key=lambda k: -shape[k]):
         # What is left has to be small beside the factors, and need not be smaller.
         if sizes[axis] < least or prod(sizes) <= sum(shape):
             break

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import reduce
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,11 +17,36 @@ from jaxtyping import Array, Float, Num
 
 from tensorspec.algebra.contract import cross_gram
 
-__all__ = ["as_core", "as_factor", "core_equations", "expand", "grams", "mode_equations", "project", "times"]
+__all__ = ["Data", "as_core", "as_factor", "core_equations", "expand", "grams", "mode_equations", "project", "times"]
 
 _EXACT = jax.lax.Precision.HIGHEST
 _barrier = jax.lax.optimization_barrier
 _Factors = Sequence[Float[Array, "size columns"] | None]
+
+
+class Data(NamedTuple):
+    """What normal equations need of a tensor.
+
+    Attributes
+    ----------
+    blocks
+        The tensor, cut along its first axis; with dense weights, weight times value.
+    rows, dense
+        Entry weights, as a product of vectors, one an axis, or as an array cut as the tensor is; None for ones.
+    bases
+        Where the tensor is compressed, an orthonormal ``(size, kept)`` basis for each axis that is, None for the
+        others; entries then stand for the data times the square roots of their row weights.
+    """
+
+    blocks: Sequence[Num[Array, "..."]]
+    rows: Sequence[Float[Array, " size"] | None]
+    dense: Sequence[Num[Array, "..."]] | None = None
+    bases: Sequence[Float[Array, "size kept"] | None] | None = None
+
+    @property
+    def carried(self) -> Sequence[Float[Array, " size"] | None]:
+        """The row weights that a product with the data still has to carry."""
+        return self.rows if self.bases is None else [None if row is None else jnp.sqrt(row) for row in self.rows]
 
 
 def times(values: Float[Array, "..."], matrix: Float[Array, "size columns"], axis: int) -> Float[Array, "..."]:
@@ -177,36 +203,42 @@ def _projected_weights(
     return values.reshape(shape), letters, one, other
 
 
+def _projected(data: Data, factors: _Factors) -> Float[Array, "..."]:
+    """Return what `project` does, in float64, with the weights that the data do not hold; compressed axes stay so."""
+    scaled = [_scaled(f, row) for f, row in zip(factors, data.carried, strict=True)]
+    if data.bases is not None:
+        scaled = [
+            f if f is None or basis is None else jnp.matmul(_barrier(basis.T), f, precision=_EXACT)
+            for f, basis in zip(scaled, data.bases, strict=True)
+        ]
+    return project(data.blocks, scaled).astype(jnp.float64)
+
+
 def mode_equations(
-    blocks: Sequence[Num[Array, "..."]],
-    factors: _Factors,
-    core: Float[Array, "..."],
-    axis: int,
-    rows: Sequence[Float[Array, " size"] | None],
-    dense: Sequence[Num[Array, "..."]] | None,
+    data: Data, factors: _Factors, core: Float[Array, "..."], axis: int
 ) -> tuple[Float[Array, "..."], Float[Array, "size columns"]]:
     """Return Gram matrix (one a row with dense weights) and right-hand side of the factor of an axis, in float64.
 
     Parameters
     ----------
-    blocks
-        The tensor, cut along its first axis; with dense weights, weight times value.
+    data
+        The tensor and its weights.
     factors
         One an axis; None for those left whole.
     core
         As a tensor.
     axis
         Whose factor is asked for; its own row weights are left to the caller.
-    rows, dense
-        Entry weights, as a product of vectors or as an array cut as the tensor is.
     """
-    scaled: list[Array | None] = [_scaled(f, row) for f, row in zip(factors, rows, strict=True)]
-    scaled[axis] = None
-    projected = project(blocks, scaled).astype(jnp.float64)
-    own = [None if k == axis or factors[k] is not None else row for k, row in enumerate(rows)]
+    rows, dense = data.rows, data.dense
+    projected = _projected(data, [None if k == axis else f for k, f in enumerate(factors)])
+    own = [None if k == axis or factors[k] is not None else row for k, row in enumerate(data.carried)]
     others = [k for k in range(core.ndim) if k != axis]
     wide = core.astype(jnp.float64)
     right = jnp.tensordot(projected, _weighed(wide, own, axis), axes=(others, others), precision=_EXACT)
+    basis = None if data.bases is None else data.bases[axis]
+    if basis is not None:
+        right = jnp.matmul(basis.astype(right.dtype), right, precision=_EXACT)
     if dense is None:
         weighed = _weighed(wide, grams(factors, rows), axis)
         return jnp.tensordot(weighed, wide, axes=(others, others), precision=_EXACT), right
@@ -215,20 +247,16 @@ def mode_equations(
     return jnp.einsum(terms, weights, wide, wide, precision=_EXACT), right
 
 
-def core_equations(
-    blocks: Sequence[Num[Array, "..."]],
-    factors: _Factors,
-    rows: Sequence[Float[Array, " size"] | None],
-    dense: Sequence[Num[Array, "..."]] | None,
-) -> tuple[Float[Array, "..."], Float[Array, "rows columns"]]:
+def core_equations(data: Data, factors: _Factors) -> tuple[Float[Array, "..."], Float[Array, "rows columns"]]:
     """Return Gram matrix (one a row where rows have weights) and right-hand side of the factor that holds the core.
 
     Without dense weights the Gram matrix is the Kronecker product of those of the factors.
     """
-    scaled = [_scaled(f, row) for f, row in zip(factors, rows, strict=True)]
-    projected = project(blocks, scaled).astype(jnp.float64)
+    rows, dense = data.rows, data.dense
+    projected = _projected(data, factors)
     own = [None if factors[k] is not None else row for k, row in enumerate(rows)]
-    right = as_factor(_weighed(projected, own, None), factors)
+    pulled = [None if factors[k] is not None else row for k, row in enumerate(data.carried)]
+    right = as_factor(_weighed(projected, pulled, None), factors)
     if dense is None:
         squares = [p for p, f in zip(grams(factors, rows), factors, strict=True) if f is not None and p is not None]
         gram = reduce(jnp.kron, squares, jnp.ones((1, 1), jnp.float64))

@@ -72,7 +72,7 @@ def compressible(problem: Problem, program: Program, model: AbstractModel, asked
     if program.undirected or any(tensor.loss is not None or tensor.dense is not None for tensor in problem.tensors):
         return False
     shapes = [_shape(tensor) for tensor in problem.tensors]
-    kept = _kept(problem)
+    kept = _kept(problem, model)
     if not any(kept):
         return False
     small = [
@@ -87,27 +87,25 @@ def _shape(tensor: Tensor) -> tuple[int, ...]:
     return (sum(block.shape[0] for block in tensor.blocks), *tensor.blocks[0].shape[1:])
 
 
-def _kept(problem: Problem) -> list[tuple[int | None, ...] | None]:
+def _kept(problem: Problem, model: Compressible, wide: bool = False) -> list[tuple[int | None, ...] | None]:
     """Return for each tensor how many directions of each axis are kept, None for one that stays as it is."""
-    return [columns_kept(_shape(tensor), _rank(problem)) for tensor in problem.tensors]
+    cores = {tensor.core for tensor in problem.tensors}
+    rank = max(rule.rank for name, rule in problem.constraints.items() if name not in cores)
+    return [columns_kept(_shape(tensor), rank, wide, model.compressible_axes(tensor)) for tensor in problem.tensors]
 
 
-def _rank(problem: Problem) -> int:
-    return max(rule.rank for rule in problem.constraints.values())
-
-
-def compress_tensors(problem: Problem, dtype: np.dtype) -> tuple[Tensor, ...]:
+def compress_tensors(problem: Problem, model: Compressible, dtype: np.dtype) -> tuple[Tensor, ...]:
     """Return the tensors of a problem projected onto their leading directions.
 
     Where the weakest of them stands above noise, the data hold more than components and noise, and more are kept.
     """
     found = []
-    for tensor, kept in zip(problem.tensors, _kept(problem), strict=True):
+    plans = zip(problem.tensors, _kept(problem, model), _kept(problem, model, wide=True), strict=True)
+    for tensor, kept, wide in plans:
         if kept is not None:
             shape = _shape(tensor)
             given = (tensor.blocks, tensor.rows, tensor.square_norm / jnp.square(tensor.scale))
             core, bases, beyond = _compressed(*given, _sketches(shape, kept), dtype=jnp.dtype(dtype))
-            wide = columns_kept(shape, _rank(problem), wide=True)
             if wide is not None and float(beyond) > _BEYOND:
                 core, bases, _ = _compressed(*given, _sketches(shape, wide), dtype=jnp.dtype(dtype))
             tensor = dataclasses.replace(tensor, blocks=(core,), bases=bases)

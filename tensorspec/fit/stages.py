@@ -23,6 +23,7 @@ from tensorspec.fit.compressed import (
 from tensorspec.fit.gather import Gathered
 from tensorspec.fit.merging import merge_alike
 from tensorspec.fit.progress import Progress
+from tensorspec.models.base import Compressible
 from tensorspec.problem import Factors, Problem
 from tensorspec.solvers.loop import Checkpoint, Limits, Run, run_from_arrays, solve, state_to_arrays
 from tensorspec.solvers.status import Status
@@ -144,7 +145,8 @@ class Runner:
     def _from_compressed(self, stages: Sequence[Stage]) -> bool:
         """Run every start that is left on compressed data; return False where a start was an answer already."""
         gathered = self._gathered
-        tensors = compress_tensors(gathered.problem, gathered.dtype)
+        assert isinstance(gathered.model, Compressible)
+        tensors = compress_tensors(gathered.problem, gathered.model, gathered.dtype)
         small = [as_reduced(tensor) for tensor in tensors]
         reduced = [
             Stage(Problem(tensors, item.problem.constraints, item.problem.links), item.program, loose(item.limits))
@@ -168,7 +170,8 @@ class Runner:
             self._bar.restart(0, None)
             first = replace(last, limits=replace(last.limits, max_sweeps=min(FIRST_SWEEPS, last.limits.max_sweeps)))
             run = self._solve(first, last.problem, begun)
-            if lost_something(run.history, float(last.problem.square_norm)):
+            quick = isinstance(self._gathered.model, Compressible) and self._gathered.model.settles_quickly
+            if quick and lost_something(run.history, float(last.problem.square_norm)):
                 return False
             if len(run.history) > 1 and run.history[0] < run.history[1]:
                 run.history[0] = self._value(begun)

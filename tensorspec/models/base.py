@@ -153,8 +153,17 @@ class AbstractModel(eqx.Module):
         """Return the weighted sum of squared residuals, without the tensor's weight, read off the data itself."""
 
 
-class Compressible(abc.ABC):  # noqa: B024 - it is a mark, and asks for nothing
-    """The mark of a model that takes tensors with `bases`: compressed ones."""
+class Compressible(abc.ABC):
+    """A model that takes tensors with `bases`: compressed ones."""
+
+    @property
+    @abc.abstractmethod
+    def settles_quickly(self) -> bool:
+        """Whether few sweeps lead from a minimum on compressed data to that on all, so that many mean a loss."""
+
+    @abc.abstractmethod
+    def compressible_axes(self, tensor: Tensor) -> tuple[bool, ...]:
+        """Return for each axis of a tensor whether it may be compressed."""
 
 
 def squares_from_equations(model: AbstractModel, tensor: Tensor, factors: Factors) -> Float[Array, ""]:

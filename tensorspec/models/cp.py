@@ -167,6 +167,15 @@ class CP(AbstractModel, TangentProducts, Compressible):
             gram = gram * row.astype(gram.dtype)[:, None, None]
         return NormalEquations(gram * tensor.weight, right.astype(own[0].dtype))
 
+    @property
+    def settles_quickly(self) -> bool:
+        """Whether few sweeps on all data are enough: they are."""
+        return True
+
+    def compressible_axes(self, tensor: Tensor) -> tuple[bool, ...]:
+        """Return that all may."""
+        return (True,) * len(tensor.modes)
+
     def reconstruct(self, tensor: Tensor, factors: Factors) -> Float[Array, "..."]:
         """Return the sum over components of the outer products."""
         return contract.reconstruct(tensor.own(factors))

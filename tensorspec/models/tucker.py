@@ -20,7 +20,7 @@ from tensorspec.coupling.chain import as_operators
 from tensorspec.coupling.links import Link
 from tensorspec.coupling.operators import AbstractOperator
 from tensorspec.errors import ConstraintConflict, InvalidArgument, RankOutOfRange, UnknownMode, UnknownName, suggest
-from tensorspec.models.base import AbstractModel, as_constraints
+from tensorspec.models.base import AbstractModel, Compressible, as_constraints, squares_from_equations
 from tensorspec.models.cp import as_rank
 from tensorspec.problem import Factors, Tensor
 from tensorspec.recipe import constructor_repr
@@ -62,7 +62,7 @@ def _as_names(given: Any) -> tuple[str, ...]:
     return (given,) if isinstance(given, str) else tuple(str(name) for name in given)
 
 
-class Tucker(AbstractModel):
+class Tucker(AbstractModel, Compressible):
     """Components of every mode by themselves, and for each tensor a core that says how strongly they meet.
 
     The model of a tensor is the sum over components p of its first mode, q of its second, ... of
@@ -295,18 +295,28 @@ class Tucker(AbstractModel):
             gram, right = _diagonal_equations(tensor, factors, mode)
         else:
             own = tensor.own_or_whole(factors)
+            data = multilinear.Data(tensor.blocks, tensor.rows, tensor.dense, tensor.bases)
             if mode == tensor.core:
-                gram, right = multilinear.core_equations(tensor.blocks, own, tensor.rows, tensor.dense)
+                gram, right = multilinear.core_equations(data, own)
             else:
                 axis = tensor.modes.index(mode)
                 core = multilinear.as_core(factors[tensor.core], own, _sizes(tensor))
-                gram, right = multilinear.mode_equations(tensor.blocks, own, core, axis, tensor.rows, tensor.dense)
-                row = tensor.rows[axis]
-                if row is not None:
-                    right = right * row[:, None]
+                gram, right = multilinear.mode_equations(data, own, core, axis)
+                row, outer = tensor.rows[axis], data.carried[axis]
+                if row is not None and outer is not None:
+                    right = right * outer[:, None]
                     gram = gram * row.astype(gram.dtype)[:, None, None]
         right = right.astype(jnp.float64) * tensor.scale * tensor.weight
         return NormalEquations(gram * tensor.weight, right.astype(factors[mode].dtype))
+
+    @property
+    def settles_quickly(self) -> bool:
+        """Whether few sweeps on all data are enough: no, along a core they go slowly everywhere."""
+        return False
+
+    def compressible_axes(self, tensor: Tensor) -> tuple[bool, ...]:
+        """Return which modes have a factor; none where the core is diagonal."""
+        return tuple(mode in self.ranks and not self._is_diagonal(tensor) for mode in tensor.modes)
 
     def reconstruct(self, tensor: Tensor, factors: Factors) -> Float[Array, "..."]:
         """Return the core multiplied by the factors of all modes."""
@@ -320,6 +330,8 @@ class Tucker(AbstractModel):
     def squared_residual(self, tensor: Tensor, factors: Factors) -> Float[Array, ""]:
         """Return the weighted sum of squared residuals; see the base class."""
         assert tensor.core is not None
+        if tensor.bases is not None:
+            return squares_from_equations(self, tensor, factors)
         strengths = factors[tensor.core]
         # In the data's own units: a scale rounded to float32 would bias all entries the same way.
         strengths = (strengths.astype(jnp.float64) / tensor.scale).astype(strengths.dtype)
@@ -335,7 +347,10 @@ class Tucker(AbstractModel):
 
 
 def _sizes(tensor: Tensor) -> tuple[int, ...]:
-    return (sum(block.shape[0] for block in tensor.blocks), *tensor.blocks[0].shape[1:])
+    """Return the size of every axis, whether it is compressed or not."""
+    stored = (sum(block.shape[0] for block in tensor.blocks), *tensor.blocks[0].shape[1:])
+    bases = tensor.bases or (None,) * len(stored)
+    return tuple(size if basis is None else len(basis) for size, basis in zip(stored, bases, strict=True))
 
 
 def _unfolded(core: Array, own: Sequence[Array | None]) -> tuple[Array | None, Array]:

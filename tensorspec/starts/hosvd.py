@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from tensorspec.starts.base import AbstractStart, StartContext
+from tensorspec.starts.base import AbstractStart, Reduced, StartContext
 
 __all__ = ["HOSVD"]
 
@@ -41,9 +41,10 @@ class HOSVD(AbstractStart):
         found = {}
         for mode, size in context.sizes.items():
             count = context.columns[mode]
+            reduced = context.reduced or (None,) * len(context.tensors)
             unfolded = [
-                (np.moveaxis(values, modes.index(mode), 0).reshape(size, -1), weight)
-                for (modes, values), weight in zip(context.tensors, context.weights, strict=True)
+                (_unfolded(values, small, modes.index(mode)), weight)
+                for (modes, values), small, weight in zip(context.tensors, reduced, context.weights, strict=True)
                 if mode in modes and values.shape[modes.index(mode)] == size
             ]
             vectors = _leading(unfolded, size, count, rng)
@@ -57,6 +58,14 @@ class HOSVD(AbstractStart):
                 vectors = np.maximum(vectors, 0.01 * vectors.mean(axis=0) + np.finfo(context.dtype).tiny)
             found[mode] = vectors.astype(context.dtype)
         return found
+
+
+def _unfolded(values: np.ndarray, small: Reduced | None, axis: int) -> np.ndarray:
+    """Return a tensor unfolded along an axis, or what stands for it: other axes may be turned to other bases."""
+    if small is None:
+        return np.moveaxis(values, axis, 0).reshape(values.shape[axis], -1)
+    flat, basis = np.moveaxis(small.core, axis, 0).reshape(small.core.shape[axis], -1), small.bases[axis]
+    return flat if basis is None else basis @ flat
 
 
 def _leading(unfolded: list[tuple[np.ndarray, float]], size: int, count: int, rng: np.random.Generator) -> np.ndarray:

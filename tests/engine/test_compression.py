@@ -1,5 +1,6 @@
 """Sweeps on compressed data lead to the answer of the plain ones, or are not trusted."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -236,9 +237,45 @@ def test_the_answer_is_no_worse_where_a_compression_could_lose_it(case):
         assert found.objective <= plain.objective * (1 + 1e-6), (seed, found.why)
 
 
+@pytest.mark.parametrize("whole", [(), ("t",)])
+def test_equations_of_a_core_are_those_of_the_data(whole):
+    """Of data that a Tucker model holds exactly, with row weights, for every mode and the core."""
+    rng = np.random.default_rng(1)
+    ranks = {m: r for m, r in {"p": 3, "e": 3, "t": 2}.items() if m not in whole}
+    core = rng.standard_normal([ranks.get(m, STEPS) for m in "pet"])
+    cube = core
+    for axis, (mode, size) in enumerate(zip("pet", (PIXELS, CHANNELS, STEPS), strict=True)):
+        if mode in ranks:
+            cube = np.moveaxis(np.tensordot(rng.standard_normal((size, ranks[mode])), cube, axes=(1, axis)), 0, axis)
+    data = xr.DataArray(cube, dims=("p", "e", "t"))
+    mask = xr.DataArray(rng.random(PIXELS) > 0.3, dims="p")
+    own = prepared(data, ts.Tucker(ranks), mask=mask)
+    (tensor,) = own.problem.tensors
+    assert tensor.rows[0] is not None
+    with jax.enable_x64(True):
+        (small,) = compressed.compress_tensors(own.problem, own.model, np.dtype(float))
+        assert small.bases is not None and [basis is not None for basis in small.bases] == [True, True, False]
+        factors = {name: jnp.asarray(rng.standard_normal(shape)) for name, shape in own.shapes.items()}
+        for name in own.shapes:
+            one, other = (own.model.normal_equations(item, factors, name) for item in (tensor, small))
+            np.testing.assert_allclose(other.right, one.right, atol=1e-9 * float(jnp.abs(one.right).max()))
+            np.testing.assert_allclose(other.gram, one.gram, rtol=1e-12)
+        squares = [float(own.model.squared_residual(item, factors)) for item in (tensor, small)]
+        assert squares[1] == pytest.approx(squares[0], rel=1e-9)
+
+
+def test_the_answer_of_a_core_is_the_plain_one():
+    data, model = planted(dims=("p", "e", "t")), ts.Tucker({"p": 3, "e": 3, "t": 2})
+    plain, found = (
+        fit(data, model, solver=s, tol=1e-13) for s in (ts.AOADMM(compress=False), ts.AOADMM(compress=True))
+    )
+    assert taken(found) and not taken(plain)
+    assert found.objective == pytest.approx(plain.objective, rel=1e-8)
+
+
 def test_what_was_lost_is_found_again(monkeypatch):
     """Two directions cannot hold three components: all data say so, and the plain fit is what comes back."""
-    monkeypatch.setattr(compressed, "columns_kept", lambda shape, rank, wide=False: (None, 2))
+    monkeypatch.setattr(compressed, "columns_kept", lambda shape, rank, wide=False, allowed=None: (None, 2))
     plain, found = both(planted(), ts.NMF(3))
     assert "without compression" in found.why
     np.testing.assert_array_equal(found.history, plain.history)
@@ -271,7 +308,10 @@ def test_only_what_can_be_compressed_is():
     assert not asked(data, ts.NMF(3), True, mask=gaps)
     assert not asked(data, ts.NMF(3), True, loss={"data": ts.Huber(1.0)})
     assert not asked(abs(data), ts.NMF(3), True, loss={"data": ts.Poisson()})
-    assert not asked(data, ts.Tucker({"p": 3, "e": 3}), True)
+    cube = planted(dims=("p", "e", "t"))
+    assert asked(cube, ts.Tucker({"p": 3, "e": 3}), True)
+    assert not asked(cube.isel(t=slice(3)), ts.Tucker({"t": 3}), True)  # the other modes have no factor
+    assert not asked(data, ts.Tucker({"p": 3, "e": 3}, diagonal=["data"]), True)
     assert not asked(data, ts.CP(3), True, solver=ts.GaussNewton())
     assert not asked(data, ts.NMF(3, {"p": ts.SoftOrthogonal(0.1, method="shiga2016")}), True)
     assert not asked(data.isel(e=slice(0, 20)), ts.NMF(6), True)

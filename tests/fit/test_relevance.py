@@ -58,7 +58,13 @@ def test_it_finds_the_number_of_components():
     assert all(finds_three("edx", 500, range(1), 2, within=7))
 
 
-@pytest.mark.parametrize(("kind", "counts", "within"), [("edx", 500, 7), ("edx", 5000, 7), ("eels", 5000, 90)])
+@pytest.mark.parametrize(
+    ("kind", "counts", "within"),
+    [
+        ("edx", 500, 7),
+        *(pytest.param(*case, marks=pytest.mark.exhaustive) for case in (("edx", 5000, 7), ("eels", 5000, 90))),
+    ],
+)
 def test_it_finds_the_number_of_components_in_24_fits(kind, counts, within):
     """On a common background (EELS) the count is right while the spectra stay mixed, so no angle is asked for."""
     assert sum(finds_three(kind, counts, range(12), 10, within)) >= 22

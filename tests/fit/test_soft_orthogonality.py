@@ -46,7 +46,8 @@ def test_the_automatic_penalty_is_better_than_the_published_rule_at_its_best():
 
 
 @pytest.mark.parametrize(
-    ("kind", "counts", "most", "plain"), [("eels", 100, 6.0, 12), ("eels", 500, 2.6, 12), ("eels", 5000, 1.0, 12)]
+    ("kind", "counts", "most", "plain"),
+    [pytest.param("eels", 100, 6.0, 12, marks=pytest.mark.exhaustive), ("eels", 500, 2.6, 12), ("eels", 5000, 1.0, 12)],
 )
 def test_the_automatic_penalty_over_three_seeds(kind, counts, most, plain):
     phantoms = [ts.phantoms.discs(kind, counts=counts, seed=seed) for seed in range(3)]
