@@ -16,6 +16,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Num
 
+from tensorspec.algebra.converted import left_product, over_pieces, right_product
+
 __all__ = [
     "cross_gram",
     "gram",
@@ -88,15 +90,13 @@ def mttkrp(
 def _mttkrp_block(
     block: Num[Array, "..."], factors: Sequence[Float[Array, "size rank"]], axis: int
 ) -> Float[Array, "size rank"]:
-    dtype, rank = factors[0].dtype, factors[0].shape[1]
-    block = block.astype(dtype)
+    rank = factors[0].shape[1]
+    flat = block.reshape(block.shape[0], -1)
     if axis == 0:
-        weights = khatri_rao(factors[1:])
-        return _barrier(jnp.matmul(block.reshape(block.shape[0], -1), _barrier(weights), precision=_EXACT))
+        return right_product(flat, khatri_rao(factors[1:]))
     # One product with the first factor serves every other axis: the compiler shares it between the modes of a sweep
     # that leave the first factor alone (the two-level dimension tree).
-    first = _barrier(factors[0].T)
-    rest = jnp.matmul(first, block.reshape(block.shape[0], -1), precision=_EXACT)
+    rest = left_product(factors[0].T, flat)
     if block.ndim == 2:
         return _barrier(rest).T
     rest = rest.reshape(rank, *block.shape[1:])
@@ -183,8 +183,13 @@ def squares_left(
         columns = khatri_rao([row.astype(jnp.float64)[:, None] for row in along[1:]])[:, 0]
     for index, block in enumerate(blocks):
         stop = start + block.shape[0]
+        flat, row = block.reshape(block.shape[0], -1), along[0][start:stop].astype(jnp.float64)
+        if weights is None and first is not None:
+            total = total + _squares_of(flat, first[start:stop], others, row, columns)
+            start = stop
+            continue
         model = others[start:stop] if first is None else jnp.matmul(first[start:stop], others, precision=_EXACT)
-        data = block.reshape(block.shape[0], -1).astype(dtype)
+        data = flat.astype(dtype)
         if weights is None:
             square = jnp.square((data - model).astype(jnp.float64))
         else:
@@ -193,9 +198,28 @@ def squares_left(
             square = jnp.where(weight > 0, jnp.square(difference) / jnp.where(weight > 0, weight, 1), 0)
         if columns is not None:
             square = square * columns
-        total = total + jnp.sum(square.sum(axis=1) * along[0][start:stop].astype(jnp.float64))
+        total = total + jnp.sum(square.sum(axis=1) * row)
         start = stop
     return total
+
+
+def _squares_of(
+    flat: Num[Array, "size product"],
+    first: Float[Array, "size rank"],
+    others: Float[Array, "rank product"],
+    row: Float[Array, " size"],
+    columns: Float[Array, " product"] | None,
+) -> Float[Array, ""]:
+    """Return the weighted sum of squares of a matrix minus a product, converted piece by piece."""
+
+    def body(total: Array, piece: Array, begin: Array, fresh: Array) -> Array:
+        own = jax.lax.dynamic_slice(first, (begin, jnp.zeros_like(begin)), (len(piece), first.shape[1]))
+        weight = jnp.where(fresh, jax.lax.dynamic_slice(row, (begin,), (len(piece),)), 0)
+        square = jnp.square((piece - jnp.matmul(own, others, precision=_EXACT)).astype(jnp.float64))
+        square = square if columns is None else square * columns
+        return total + jnp.sum(square.sum(axis=1) * weight)
+
+    return over_pieces(flat, others.dtype, body, jnp.zeros((), jnp.float64))
 
 
 def tangent_product(

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Num
 
 from tensorspec.algebra import contract
+from tensorspec.algebra.converted import left_product, right_product
 from tensorspec.algebra.multilinear import times
 
 __all__ = ["columns_kept", "compress", "mttkrp", "orthonormal"]
@@ -188,7 +189,7 @@ def _first_axis(
     dtype: jnp.dtype,
 ) -> tuple[Array, Array]:
     """Compress the first axis; in every product the data stand on the right or on the left of a thin matrix."""
-    flat = [block.reshape(block.shape[0], -1).astype(dtype) for block in blocks]
+    flat = [block.reshape(block.shape[0], -1) for block in blocks]
     own, others = roots[axis], _joint([roots[k] for k in range(1, len(sizes))], sizes[1:])
     wide = _across(_left(flat, _weighed(sketch, own)).T, others, dtype)
     basis = orthonormal(_weighed(_right(flat, wide), own)).astype(dtype)
@@ -206,7 +207,7 @@ def _other_axis(
     dtype: jnp.dtype,
 ) -> tuple[Array, Array]:
     """Compress the last axis, or one between, which is moved there."""
-    flat = [jnp.moveaxis(block, axis, -1).reshape(-1, sizes[axis]).astype(dtype) for block in blocks]
+    flat = [jnp.moveaxis(block, axis, -1).reshape(-1, sizes[axis]) for block in blocks]
     rest = [k for k in range(len(sizes)) if k != axis]
     own, others = roots[axis], _joint([roots[k] for k in rest], [sizes[k] for k in rest])
     long = _across(_right(flat, _weighed(sketch, own)), others, dtype)
@@ -235,8 +236,7 @@ def _joint(roots: Sequence[Array | None], sizes: Sequence[int]) -> Array | None:
 
 def _right(flat: Sequence[Array], matrix: Array) -> Array:
     """Return the unfolded data times a thin matrix."""
-    held = _barrier(matrix)
-    parts = [_barrier(jnp.matmul(block, held, precision=_EXACT)) for block in flat]
+    parts = [right_product(block, matrix) for block in flat]
     return parts[0] if len(parts) == 1 else jnp.concatenate(parts)
 
 
@@ -245,7 +245,7 @@ def _left(flat: Sequence[Array], matrix: Array) -> Array:
     start, total = 0, None
     for block in flat:
         stop = start + block.shape[0]
-        part = jnp.matmul(_barrier(matrix[start:stop].T), block, precision=_EXACT)
+        part = left_product(matrix[start:stop].T, block)
         total, start = part if total is None else total + part, stop
     assert total is not None
     return _barrier(total)

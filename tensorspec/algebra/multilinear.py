@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Num
 
 from tensorspec.algebra.contract import cross_gram
+from tensorspec.algebra.converted import left_product, right_product
 
 __all__ = ["Data", "as_core", "as_factor", "core_equations", "expand", "grams", "mode_equations", "project", "times"]
 
@@ -82,18 +83,18 @@ def project(blocks: Sequence[Num[Array, "..."]], factors: _Factors) -> Float[Arr
 
 def _project_block(block: Num[Array, "..."], factors: _Factors) -> Float[Array, "..."]:
     given = {axis: factor for axis, factor in enumerate(factors) if factor is not None}
-    values = block.astype(next(iter(given.values())).dtype if given else block.dtype)
-    left = list(given)
+    left, values = list(given), block
     # The first product reads the data and has to walk them as they lie: along the first axis, else along the last.
     if left and left[0] == 0:
-        first = _barrier(given[0].T)
-        values = jnp.matmul(first, values.reshape(values.shape[0], -1), precision=_EXACT)
+        values = left_product(given[0].T, block.reshape(block.shape[0], -1))
         values = _barrier(values).reshape(-1, *block.shape[1:])
         left = left[1:]
     elif left and left[-1] == block.ndim - 1:
-        flat = values.reshape(-1, block.shape[-1])
-        values = jnp.matmul(flat, _barrier(given[left[-1]]), precision=_EXACT).reshape(*block.shape[:-1], -1)
+        flat = block.reshape(-1, block.shape[-1])
+        values = right_product(flat, given[left[-1]]).reshape(*block.shape[:-1], -1)
         left = left[:-1]
+    elif left:
+        values = block.astype(given[left[0]].dtype)
     for axis in reversed(left):
         values = times(values, given[axis], axis)
     return values

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tensorspec.algebra import contract
+from tensorspec.algebra import contract, converted
 from tensorspec.algebra.normal_equations import NormalEquations
 
 from . import reference
@@ -95,6 +95,24 @@ def test_data_keep_their_type_until_they_are_used(kind):
     assert found.dtype == jnp.float32
     exact = unfolded(counts.astype(float), [np.asarray(f, float) for f in factors], 1)
     np.testing.assert_allclose(found, exact, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", [np.uint16, bool])
+def test_large_arrays_are_converted_in_pieces(kind, monkeypatch):
+    """Whose last piece begins within the one before."""
+    monkeypatch.setattr(converted, "_PIECE", 3 * 20)
+    counts = RNG.integers(0, 2 if kind is bool else 200, SHAPE[:3]).astype(kind)
+    factors = [jnp.asarray(RNG.random((size, RANK))) for size in counts.shape]
+    exact = [np.asarray(f) for f in factors]
+    for axis in range(3):
+        found = contract.mttkrp([jnp.asarray(counts)], factors, axis)
+        np.testing.assert_allclose(found, unfolded(counts.astype(float), exact, axis), rtol=1e-12)
+    rows = [jnp.asarray(RNG.random(size)) for size in counts.shape]
+    weight = np.einsum("a,b,c->abc", *rows)
+    for own, entries in ((rows, weight), ([None] * 3, 1.0)):
+        square = contract.squared_residual([jnp.asarray(counts)], factors, jnp.asarray(0.5), own, None)
+        left = 0.5 * counts - reference.model(*named(exact))
+        assert float(square) == pytest.approx(float(np.sum(entries * left**2)), rel=1e-12)
 
 
 def test_gram_matrices_of_float32_are_accumulated_in_float64():
