@@ -58,7 +58,7 @@ class Fit:
     objective : float
         Final objective of the problem as solved (see ``provenance`` for the factor to the units of the data).
     history, sweeps : DataArray, int
-        Objective, dimension ``sweep`` (sweep 0 is the start), and the number of sweeps done.
+        Objective, dimension ``sweep`` (0: the start, or the end on compressed data), and the sweeps done on all data.
     spread : DataArray or None
         Final objective of each restart, dimension ``restart``.
     recipe : mapping

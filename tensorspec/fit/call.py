@@ -84,7 +84,7 @@ def fit(
     restarts
         Number of starts; the lowest objective is kept.
     max_sweeps
-        Largest number of sweeps of each start.
+        Largest number of sweeps of each start; those on compressed data, which large data begin with, do not count.
     tol
         A start has converged when the objective decreases by less than this share in three consecutive sweeps.
     seed

@@ -141,12 +141,12 @@ class CP(AbstractModel, TangentProducts, Compressible):
         """Return Gram products and MTTKRP; see the base class."""
         axis = tensor.modes.index(mode)
         own = tensor.own(factors)
-        row, carried = tensor.rows[axis], tensor.rows
+        row, onto = tensor.rows[axis], tensor.rows
         # Weights that are a product of vectors go onto the factors, so that the data are read as they lie in memory.
         # Compressed data hold the other half of them.
         if tensor.bases is not None:
-            carried = tuple(None if u is None else jnp.sqrt(u) for u in tensor.rows)
-        scaled = [f if u is None else f * u.astype(f.dtype)[:, None] for f, u in zip(own, carried, strict=True)]
+            onto = tuple(None if u is None else jnp.sqrt(u) for u in tensor.rows)
+        scaled = [f if u is None else f * u.astype(f.dtype)[:, None] for f, u in zip(own, onto, strict=True)]
         if tensor.bases is None:
             right = contract.mttkrp(tensor.blocks, scaled, axis)
         else:
@@ -161,7 +161,7 @@ class CP(AbstractModel, TangentProducts, Compressible):
                 for f, u in zip(own, tensor.rows, strict=True)
             ]
             gram = contract.weighted_gram(tensor.dense, halves, axis)
-        outer = carried[axis]
+        outer = onto[axis]
         if row is not None and outer is not None:
             right = right * outer[:, None]
             gram = gram * row.astype(gram.dtype)[:, None, None]
