@@ -10,15 +10,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from functools import partial
 from math import prod
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from tensorspec.algebra.compilation import compiled
 from tensorspec.algebra.lowrank import columns_kept, compress
 from tensorspec.models.base import AbstractModel, Compressible
 from tensorspec.problem import Problem, Tensor
@@ -104,7 +103,7 @@ def compress_tensors(problem: Problem, model: Compressible, dtype: np.dtype) -> 
     for tensor, kept, wide in plans:
         if kept is not None:
             shape = _shape(tensor)
-            given = (tensor.blocks, tensor.rows, tensor.square_norm / jnp.square(tensor.scale))
+            given = (tensor.blocks, tensor.rows, tensor.square_norm, tensor.scale)
             core, bases, beyond = _compressed(*given, _sketches(shape, kept), dtype=jnp.dtype(dtype))
             if wide is not None and float(beyond) > _BEYOND:
                 core, bases, _ = _compressed(*given, _sketches(shape, wide), dtype=jnp.dtype(dtype))
@@ -119,9 +118,9 @@ def _sketches(shape: tuple[int, ...], kept: tuple[int | None, ...]) -> tuple[np.
     return tuple(None if k is None else draw((size, k)) for size, k in zip(shape, kept, strict=True))
 
 
-@partial(jax.jit, static_argnames=("dtype",))
-def _compressed(blocks: Any, rows: Any, square: Array, sketches: Any, *, dtype: Any) -> Any:
-    return compress(blocks, sketches, rows, square, dtype)
+@compiled(static=("dtype",))
+def _compressed(blocks: Any, rows: Any, square: Array, scale: Array, sketches: Any, *, dtype: Any) -> Any:
+    return compress(blocks, sketches, rows, square / jnp.square(scale), dtype)
 
 
 def as_reduced(tensor: Tensor) -> Reduced | None:

@@ -14,6 +14,7 @@ import jax
 import numpy as np
 import xarray as xr
 
+from tensorspec.algebra.compilation import compiled
 from tensorspec.constraints.orthogonal import Orthogonal
 from tensorspec.coupling.through import parameters_found, with_operators
 from tensorspec.fit.assumptions import compare_without
@@ -249,6 +250,11 @@ def _record(tensor: xr.DataArray, gathered: Gathered, index: int, loss: Abstract
     )
 
 
+@compiled()
+def _violations(rules: Any, factors: Any) -> Any:
+    return {mode: rule.violation(factors[mode]) for mode, rule in rules.items()}
+
+
 def _provenance(
     gathered: Gathered,
     run: Run,
@@ -263,11 +269,8 @@ def _provenance(
     device = jax.devices()[0]
     likelihood = any(isinstance(tensor.loss, AbstractDivergence) for tensor in gathered.problem.tensors)
     keys = list(gathered.names)
-    violations = {
-        mode: float(rule.violation(run.state.factors[mode]))
-        for mode, rule in run.state.constraints.items()
-        if rule.members
-    }
+    ruled = {mode: rule for mode, rule in run.state.constraints.items() if rule.members}
+    violations = {mode: float(value) for mode, value in _violations(ruled, run.state.factors).items()}
     return {
         "seed": int(seed),
         "versions": versions(),

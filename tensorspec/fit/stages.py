@@ -171,7 +171,7 @@ class Runner:
             first = replace(last, limits=replace(last.limits, max_sweeps=min(FIRST_SWEEPS, last.limits.max_sweeps)))
             run = self._solve(first, last.problem, begun)
             quick = isinstance(self._gathered.model, Compressible) and self._gathered.model.settles_quickly
-            if quick and lost_something(run.history, float(last.problem.square_norm)):
+            if quick and lost_something(run.history, _square_norm(last.problem)):
                 return False
             if len(run.history) > 1 and run.history[0] < run.history[1]:
                 run.history[0] = self._value(begun)
@@ -271,6 +271,11 @@ class Runner:
         found = with_operators(self._gathered.problem, run.state.operators)
         state = init_state(self._gathered.model, self._gathered.program, found, dict(run.state.factors))
         return Run(state, [float(state.objective)], run.status)
+
+
+def _square_norm(problem: Problem) -> float:
+    """Return half the weighted sum of squares of all data, of what is known before anything is compiled."""
+    return 0.5 * sum(float(tensor.weight) * float(tensor.square_norm) for tensor in problem.tensors)
 
 
 def _having(content: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:

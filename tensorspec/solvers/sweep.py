@@ -15,7 +15,6 @@ it does not rise; else the factors from before come back and the next sweep is a
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -23,6 +22,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from tensorspec.algebra.compilation import compiled
 from tensorspec.algebra.normal_equations import NormalEquations
 from tensorspec.constraints.compose import ModeConstraints
 from tensorspec.coupling.links import link_value
@@ -128,7 +128,7 @@ def objective(
     return misfit + penalty, misfit, squares
 
 
-@eqx.filter_jit
+@compiled()
 def init_state(model: AbstractModel, program: Program, problem: Problem, factors: Factors) -> SweepState:
     """Return the state before the first sweep: the start put onto constraints and norms, and its objective."""
     constraints = {mode: rule.init_state(factors[mode].shape[0]) for mode, rule in problem.constraints.items()}
@@ -332,7 +332,7 @@ def _judge(
     return eqx.tree_at(lambda s: (s.quiet, s.status), after, (quiet, status))
 
 
-@partial(jax.jit, static_argnames=("program", "static", "length"))
+@compiled(static=("program", "static", "length"))
 def _compiled(
     arrays: Any, problem: Any, tol: Array, limit: Array, *, program: Program, static: Static, length: int
 ) -> tuple[Any, Array, Array]:

@@ -52,7 +52,7 @@ def both(data, model, rank=3, **options):
 
 def reduced(data, kept, rows, square):
     sketches = compressed._sketches(data.shape, kept)
-    return compressed._compressed((data,), tuple(rows), square, sketches, dtype=data.dtype)
+    return compressed._compressed((data,), tuple(rows), square, jnp.ones(()), sketches, dtype=data.dtype)
 
 
 def taken(result):
