@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
-from tensorspec.starts.base import AbstractStart, StartContext
+from tensorspec.starts.base import AbstractStart, StartContext, unfolded_along
 
 __all__ = ["HOSVD"]
 
@@ -42,7 +42,7 @@ class HOSVD(AbstractStart):
         for mode, size in context.sizes.items():
             count = context.columns[mode]
             unfolded = [
-                (np.moveaxis(values, modes.index(mode), 0).reshape(size, -1), weight)
+                (unfolded_along(values, modes.index(mode)), weight)
                 for (modes, values), weight in zip(context.tensors, context.weights, strict=True)
                 if mode in modes and values.shape[modes.index(mode)] == size
             ]
@@ -59,7 +59,7 @@ class HOSVD(AbstractStart):
         return found
 
 
-def _leading(unfolded: list[tuple[np.ndarray, float]], size: int, count: int, rng: np.random.Generator) -> np.ndarray:
+def _leading(unfolded: list[tuple[Any, float]], size: int, count: int, rng: np.random.Generator) -> np.ndarray:
     """Return the leading left singular vectors of weighted matrices side by side."""
     if not unfolded:
         return np.zeros((size, 0))
@@ -70,7 +70,7 @@ def _leading(unfolded: list[tuple[np.ndarray, float]], size: int, count: int, rn
     ready = [(matrix.astype(np.float32 if matrix.dtype.itemsize <= 4 else float), w) for matrix, w in unfolded]
     unfolded = ready
     if size <= _EXACT_ROWS:
-        square = np.sum([weight**2 * (matrix @ matrix.T).astype(float) for matrix, weight in unfolded], axis=0)
+        square = np.sum([weight**2 * _dense(matrix @ matrix.T).astype(float) for matrix, weight in unfolded], axis=0)
         vectors = np.linalg.eigh(square)[1][:, ::-1]
         return vectors[:, :count]
     wide = min(count + _OVERSAMPLING, size, sum(matrix.shape[1] for matrix, _ in unfolded))
@@ -79,3 +79,7 @@ def _leading(unfolded: list[tuple[np.ndarray, float]], size: int, count: int, rn
         basis = np.linalg.qr(squared(basis))[0]
     small = np.concatenate([weight * (basis.T @ matrix) for matrix, weight in unfolded], axis=1)
     return (basis @ np.linalg.svd(small, full_matrices=False)[0])[:, :count]
+
+
+def _dense(matrix: Any) -> np.ndarray:
+    return matrix if isinstance(matrix, np.ndarray) else matrix.toarray()
