@@ -61,7 +61,9 @@ def fit(
     ----------
     data
         A DataArray, or a mapping of names to DataArrays; numpy-, dask- or sparse-backed, counts or floats.  NaN means
-        missing.
+        missing.  Sparse arrays, and counts of which few are not zero, are fitted by these alone where model, loss and
+        mask allow it (`Fit.why` says so): `CP` and `NMF`, `LeastSquares` and `Poisson`, masks that are a product of one
+        per mode.
     model
         For instance ``CP(rank=4, constraints={...})`` or ``NMF(4)``.
     loss
