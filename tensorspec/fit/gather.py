@@ -17,7 +17,7 @@ from tensorspec.constraints.relevance import ARD
 from tensorspec.coupling.links import Link, check_links
 from tensorspec.coupling.sharing import FIND, components_seen, strength_penalties
 from tensorspec.errors import ConstraintConflict, InvalidArgument, UnknownMode, suggest
-from tensorspec.fit.alignment import align_atoms, align_values
+from tensorspec.fit.arrays import labelled, with_arrays
 from tensorspec.fit.behind import Behind, find_modes_behind
 from tensorspec.fit.build import build_tensor, traced
 from tensorspec.fit.deviation import noise_deviation
@@ -31,7 +31,7 @@ from tensorspec.losses.base import AbstractDivergence, AbstractLoss, AbstractRob
 from tensorspec.losses.likelihood import Poisson
 from tensorspec.models.base import AbstractModel
 from tensorspec.models.tucker import CORE
-from tensorspec.modes import ModeLabels, broadcast_to_array
+from tensorspec.modes import ModeLabels
 from tensorspec.problem import Problem, Tensor
 from tensorspec.recipe import constructor_repr
 from tensorspec.scale import ScalePlan
@@ -40,7 +40,7 @@ from tensorspec.solvers.base import AbstractAnySolver, AbstractJointSolver
 from tensorspec.solvers.dispatch import choose_solvers
 from tensorspec.solvers.sweep import Program
 
-__all__ = ["Gathered", "gather", "labelled", "with_arrays"]
+__all__ = ["Gathered", "gather"]
 
 
 class Gathered(NamedTuple):
@@ -301,33 +301,6 @@ def _too_large_for_float32(values: np.ndarray | Entries) -> bool:
         return False
     stored = values.stored if isinstance(values, Entries) else values
     return int(np.abs(stored).max()) > 2**24
-
-
-def labelled(items: Sequence[AbstractConstraint], labels: ModeLabels, rank: int) -> tuple[AbstractConstraint, ...]:
-    """Return the constraints with labelled values as plain arrays on the points of the mode."""
-    found = []
-    for item in items:
-        for field in dataclasses.fields(item):
-            value = getattr(item, field.name)
-            if isinstance(value, xr.DataArray):
-                what = f"{type(item).__name__}({field.name}=...)"
-                if field.metadata.get("atoms"):
-                    item = dataclasses.replace(item, **{field.name: align_atoms(value, labels, what)})
-                    continue
-                array, numbers = align_values(value, labels, rank, item.components, what)
-                item = dataclasses.replace(item, **{field.name: array, "components": numbers})
-        found.append(item)
-    return tuple(found)
-
-
-def with_arrays(loss: AbstractLoss, names: tuple[str, ...], labels: Mapping[str, ModeLabels]) -> AbstractLoss:
-    """Return the loss with labelled values broadcast to the axes of the tensor."""
-    for field in dataclasses.fields(loss):
-        value = getattr(loss, field.name)
-        if isinstance(value, xr.DataArray):
-            array = broadcast_to_array(value, names, labels, what=field.name)
-            loss = dataclasses.replace(loss, **{field.name: array})
-    return loss
 
 
 def _plan(
