@@ -25,7 +25,8 @@ class Tensor(eqx.Module):
     modes
         Names of its modes, one per axis.
     blocks
-        The data as stored, cut along the first axis, zero where missing; with `dense` weights, weight times data.
+        The data as stored, cut along the first axis, zero where missing; with `dense` weights, weight times data.  Data
+        that are mostly zero are one `SparseTensor` (of algebra/sparse.py).
     scale
         What the data are multiplied by: one over their root mean square, or one in log-likelihood units.
     weight

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Num
 
+from tensorspec.algebra import sparse
 from tensorspec.algebra.converted import left_product, over_pieces, right_product
 
 __all__ = [
@@ -76,6 +77,8 @@ def mttkrp(
     ----------
     Kolda and Bader, SIAM Review 51 (2009) 455, doi:10.1137/07070111X.
     """
+    if sparse.is_sparse(blocks):
+        return sparse.mttkrp(blocks[0], factors, axis)
     parts, start = [], 0
     for block in blocks:
         stop = start + block.shape[0]
@@ -151,6 +154,8 @@ def squared_residual(
     """
     # In the data's own units: a scale rounded to float32 would bias all entries the same way.
     first = (factors[0].astype(jnp.float64) / scale).astype(factors[0].dtype)
+    if sparse.is_sparse(blocks):
+        return sparse.squared_residual(blocks[0], [first, *factors[1:]], rows) * jnp.square(scale)
     square = squares_left(blocks, first, khatri_rao(factors[1:]).T, rows, weights)
     return square * jnp.square(scale)
 

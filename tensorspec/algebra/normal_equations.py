@@ -19,10 +19,14 @@ class NormalEquations(NamedTuple):
         ``(rank, rank)``, or ``(size, rank, rank)``, one per row, where entries have weights or are missing.
     right
         ``(size, rank)``.
+    shared
+        Where every row has the same Gram matrix but for a weight of its own: that matrix and the weights, ``(size,)``.
+        Who uses them spares the product of both, which is `gram`.
     """
 
     gram: Float[Array, "..."]
     right: Float[Array, "size rank"]
+    shared: tuple[Float[Array, "rank rank"], Float[Array, " size"]] | None = None
 
     def plus(self, other: NormalEquations) -> NormalEquations:
         """Return the sum: this is what coupling two tensors means."""
@@ -45,6 +49,10 @@ class NormalEquations(NamedTuple):
         """Return ``1/2 tr(A G A^T) - <M, A>``, summed in float64."""
         factor = factor.astype(jnp.float64)
         linear = jnp.sum(self.right.astype(jnp.float64) * factor)
+        if self.shared is not None:
+            gram, weights = self.shared
+            product = (factor @ gram.astype(jnp.float64)) * weights.astype(jnp.float64)[:, None]
+            return 0.5 * jnp.sum(product * factor) - linear
         if self.per_row:
             product = jnp.einsum("nr,nrs->ns", factor, self.gram.astype(jnp.float64))
             return 0.5 * jnp.sum(product * factor) - linear

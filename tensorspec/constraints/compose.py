@@ -272,6 +272,11 @@ class ModeConstraints(eqx.Module):
             members.append(member)
         return ModeConstraints(tuple(members), self.rank)
 
+    @property
+    def has_quadratic(self) -> bool:
+        """Whether a member is a quadratic penalty, or stands for one."""
+        return any(isinstance(member, (AbstractQuadraticPenalty, AbstractMajorisedPenalty)) for member in self.members)
+
     def quadratic(self, size: int, dtype: Any) -> Quadratic:
         """Return the sum of the quadratic penalties."""
         total = jnp.zeros((self.rank, self.rank), dtype)

@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from tensorspec.algebra.entries import Entries
+from tensorspec.algebra.sparse import SparseTensor
 from tensorspec.fit.likelihood import reference_loss
 from tensorspec.fit.validate import CleanTensor
 from tensorspec.losses.base import AbstractLoss, EntryWeights
@@ -58,19 +60,24 @@ def build_tensor(
     seen: tuple[bool, ...] | None = None,
     operators: tuple[Any, ...] | None = None,
     core: str | None = None,
+    blocks: tuple[Any, ...] | None = None,
 ) -> Tensor:
-    """Return a tensor of the problem."""
+    """Return a tensor of the problem; `blocks` are its data where they are there already."""
     stored, dense = values.values, entry.dense
-    if dense is not None and dense.dtype.kind == "f":
-        stored = (stored * dense).astype(dtype)
-        dense = dense.astype(dtype)
+    if isinstance(stored, Entries):
+        blocks = (SparseTensor.build(stored),) if blocks is None else blocks
+    else:
+        if dense is not None and dense.dtype.kind == "f":
+            stored = (stored * dense).astype(dtype)
+            dense = dense.astype(dtype)
+        blocks = (on_device(stored),)
     if loss is None or loss.quadratic:
         square, loss = _weighted_square(values, entry) * scale**2, None
     else:
         square = 2 * reference_loss(loss, values) * scale**2
     return Tensor(
         modes=names,
-        blocks=(on_device(stored),),
+        blocks=blocks,
         scale=jnp.asarray(scale, jnp.float64),
         weight=jnp.asarray(weight, jnp.float64),
         rows=tuple(None if row is None else jnp.asarray(row, jnp.float64) for row in entry.rows),
@@ -88,6 +95,8 @@ def _weighted_square(clean: CleanTensor, entry: EntryWeights) -> float:
     values = clean.values
     if entry.dense is None and all(row is None for row in entry.rows):
         return clean.rms**2 * clean.count
+    if isinstance(values, Entries):
+        return values.weighted_square(entry.rows)
     total, step = 0.0, max(1, 2**22 // max(values[0].size, 1))
     for k in range(0, values.shape[0], step):
         part = np.square(values[k : k + step], dtype=np.float64)

@@ -61,7 +61,9 @@ def fit(
     ----------
     data
         A DataArray, or a mapping of names to DataArrays; numpy-, dask- or sparse-backed, counts or floats.  NaN means
-        missing.
+        missing.  Sparse arrays, and counts of which few are not zero, are fitted by these alone where model, loss and
+        mask allow it (`Fit.why` says so): `CP` and `NMF`, `LeastSquares` and `Poisson`, masks that are a product of one
+        per mode.
     model
         For instance ``CP(rank=4, constraints={...})`` or ``NMF(4)``.
     loss
@@ -79,8 +81,9 @@ def fit(
         ``"auto"``, or a solver such as `HALS`, `AOADMM` or `Multiplicative`; `GaussNewton` moves all modes at once, to
         polish a fit.
     start
-        ``"auto"``, or a start such as `NNDSVD`, `Random` or ``From(fit)``.  With `Poisson`, ``"auto"`` begins with at
-        most 30 sweeps of ``LeastSquares(scaling="poisson")``.
+        ``"auto"``, or a start such as `NNDSVD`, `Random` or ``From(fit)``.  With `Poisson`, every start but an earlier
+        fit begins with at most 30 sweeps of ``LeastSquares(scaling="poisson")``; of factors that are given and what
+        these sweeps make of them those with the higher likelihood are gone on with.
     restarts
         Number of starts; the lowest objective is kept.
     max_sweeps

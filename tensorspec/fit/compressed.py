@@ -19,6 +19,7 @@ from jaxtyping import Array
 
 from tensorspec.algebra.compilation import compiled
 from tensorspec.algebra.lowrank import columns_kept, compress
+from tensorspec.algebra.sparse import is_sparse
 from tensorspec.models.base import AbstractModel, Compressible
 from tensorspec.problem import Problem, Tensor
 from tensorspec.solvers.dispatch import joint_solver
@@ -69,6 +70,9 @@ def compressible(problem: Problem, program: Program, model: AbstractModel, asked
     if asked is False or not isinstance(model, Compressible) or joint_solver(program.blocks) is not None:
         return False
     if program.undirected or any(tensor.loss is not None or tensor.dense is not None for tensor in problem.tensors):
+        return False
+    # Of few counts compression keeps too little, and sweeps over them cost less than it does.
+    if any(is_sparse(tensor.blocks) for tensor in problem.tensors):
         return False
     shapes = [_shape(tensor) for tensor in problem.tensors]
     kept = _kept(problem, model)

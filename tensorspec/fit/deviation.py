@@ -7,6 +7,8 @@ from collections.abc import Mapping
 import numpy as np
 import xarray as xr
 
+from tensorspec.algebra.entries import Entries
+from tensorspec.fit.sparsity import sample_rows
 from tensorspec.fit.validate import CleanTensor
 from tensorspec.losses.base import EntryWeights
 from tensorspec.noise import NoiseModel, estimate_noise
@@ -44,12 +46,22 @@ def noise_deviation(
         variance = (noise[key] or (0.0, ""))[0]
         if entry[key].noise_variance is None and variance > 0:
             model = NoiseModel.from_attrs(tensors[key].attrs) or _estimated(values)
-            variance *= noise_along_signal(values.values, values.valid, model)
+            variance *= noise_along_signal(*_signal(values), model)
         total += weights[key] * scales[key] ** 2 * variance * values.count
         count += values.count
     return float(np.sqrt(total / count))
 
 
+def _signal(values: CleanTensor) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return an array with the mean over the first axis that the data have, and which of its entries count."""
+    if not isinstance(values.values, Entries):
+        return values.values, values.valid
+    matrix = values.values.unfolded(0)
+    return np.asarray(matrix.sum(axis=0, dtype=float)).reshape(1, -1) / len(values.values), None
+
+
 def _estimated(values: CleanTensor) -> NoiseModel:
+    if isinstance(values.values, Entries):
+        return estimate_noise(xr.DataArray(sample_rows(values)[0], dims=("mode_0", "mode_1")))
     known = values.values if values.valid is None else np.where(values.valid, values.values, np.nan)
     return estimate_noise(xr.DataArray(known, dims=[f"mode_{axis}" for axis in range(known.ndim)]))

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 import jax.numpy as jnp
 import numpy as np
 
+from tensorspec.algebra.entries import Entries
 from tensorspec.constraints.base import AbstractConstraint, Separability
 from tensorspec.constraints.compose import ModeConstraints
 from tensorspec.constraints.cross_product import NearSameCrossProduct, SameCrossProduct
@@ -151,10 +152,13 @@ def seen_points(valid: np.ndarray, names: tuple[str, ...], model: AbstractModel)
     return np.asarray(valid.any(axis=others)).reshape(-1)
 
 
-def unfolded(names: tuple[str, ...], values: np.ndarray, model: AbstractModel) -> tuple[tuple[str, ...], np.ndarray]:
+def unfolded(
+    names: tuple[str, ...], values: np.ndarray | Entries, model: AbstractModel
+) -> tuple[tuple[str, ...], np.ndarray | Entries]:
     """Return a tensor as a start sees it: samples and profiles are one mode, the evolving one."""
     if not isinstance(model, PARAFAC2) or model.evolving not in names:
         return names, values
+    assert isinstance(values, np.ndarray)
     return (*names[:-2], names[-1]), values.reshape(*values.shape[:-2], -1)
 
 
@@ -172,6 +176,7 @@ def even_samples(
     if not context.nonnegative[model.evolving]:
         index = next(k for k, (modes, _) in enumerate(context.tensors) if model.evolving in modes)
         (modes, values), weight = context.tensors[index], context.weights[index]
+        assert isinstance(values, np.ndarray)
         others = np.ones((1, model.rank))
         for mode in modes[:-1]:
             others = (others[:, None, :] * found[mode].astype(float)).reshape(-1, model.rank)

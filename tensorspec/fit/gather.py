@@ -10,26 +10,28 @@ import jax
 import numpy as np
 import xarray as xr
 
+from tensorspec.algebra.entries import Entries
 from tensorspec.constraints.base import AbstractConstraint, Assumption, Context, Resolvable
 from tensorspec.constraints.compose import ModeConstraints, check_partners, combine
 from tensorspec.constraints.relevance import ARD
 from tensorspec.coupling.links import Link, check_links
 from tensorspec.coupling.sharing import FIND, components_seen, strength_penalties
 from tensorspec.errors import ConstraintConflict, InvalidArgument, UnknownMode, suggest
-from tensorspec.fit.alignment import align_atoms, align_values
+from tensorspec.fit.arrays import labelled, with_arrays
 from tensorspec.fit.behind import Behind, find_modes_behind
 from tensorspec.fit.build import build_tensor, traced
 from tensorspec.fit.deviation import noise_deviation
 from tensorspec.fit.evolving import check_evolving, per_row_modes, settled, stacked
 from tensorspec.fit.likelihood import check_counts, check_model, check_operators, strength_units, warm_start
 from tensorspec.fit.measured import find_measured
+from tensorspec.fit.sparsity import NeedsDense, by_counts, check_dense, refusal, with_few_repeats
 from tensorspec.fit.validate import CleanTensor, by_tensor, clean
 from tensorspec.fit.weights import noise_level, noise_of, tensor_weights
 from tensorspec.losses.base import AbstractDivergence, AbstractLoss, AbstractRobustLoss
 from tensorspec.losses.likelihood import Poisson
 from tensorspec.models.base import AbstractModel
 from tensorspec.models.tucker import CORE
-from tensorspec.modes import ModeLabels, broadcast_to_array
+from tensorspec.modes import ModeLabels
 from tensorspec.problem import Problem, Tensor
 from tensorspec.recipe import constructor_repr
 from tensorspec.scale import ScalePlan
@@ -38,7 +40,7 @@ from tensorspec.solvers.base import AbstractAnySolver, AbstractJointSolver
 from tensorspec.solvers.dispatch import choose_solvers
 from tensorspec.solvers.sweep import Program
 
-__all__ = ["Gathered", "gather", "labelled", "with_arrays"]
+__all__ = ["Gathered", "gather"]
 
 
 class Gathered(NamedTuple):
@@ -80,6 +82,26 @@ def gather(
     rescale: bool,
 ) -> Gathered:
     """Turn labels into arrays, settle everything that has to be settled, and choose the solvers."""
+    dense: dict[str, str] = {}
+    while True:
+        try:
+            return _gather(tensors, model, losses, mask, modes, weights, solver, rescale, dense)
+        except NeedsDense as found:
+            dense[found.tensor] = found.reason
+
+
+def _gather(
+    tensors: dict[str, xr.DataArray],
+    model: AbstractModel,
+    losses: dict[str, AbstractLoss],
+    mask: Any,
+    modes: Any,
+    weights: Any,
+    solver: Any,
+    rescale: bool,
+    dense: dict[str, str],
+) -> Gathered:
+    """Return what `gather` does; tensors in `dense` are not taken by their counts, for the reason given."""
     keys = list(tensors)
     for key, item in losses.items():
         if not isinstance(item, AbstractLoss):
@@ -100,7 +122,16 @@ def gather(
     check_links(model.links, names, sizes)
     links = tuple(jax.tree.map(traced, link) for link in model.links)
     masks = by_tensor(mask, keys, "mask", None)
-    cleaned = {key: clean(key, tensors[key], masks[key], names[key], behind.own[key]) for key in keys}
+    chosen = solver if isinstance(solver, AbstractAnySolver) else None
+    dense = {
+        key: reason for key in keys if (reason := dense.get(key) or refusal(model, losses[key], chosen)) is not None
+    }
+    for key, reason in dense.items():
+        check_dense(tensors[key], key, reason)
+    cleaned = {
+        key: clean(key, tensors[key], masks[key], names[key], behind.own[key], None if key in dense else losses[key])
+        for key in keys
+    }
     double = any(c.values.dtype == np.float64 or _too_large_for_float32(c.values) for c in cleaned.values())
     dtype = np.dtype(np.float64 if double else np.float32)
     constraints = {
@@ -120,6 +151,9 @@ def gather(
         key: with_arrays(losses[key], names[key], behind.own[key]).entry_weights(c.values, c.valid, rescale)
         for key, c in cleaned.items()
     }
+    for key, found in entry.items():
+        if found.dense is not None and isinstance(cleaned[key].values, Entries):
+            raise NeedsDense(key, "a mask or weight that is no product of one per mode")
     scales = {key: 1 / c.rms if rescale else 1.0 for key, c in cleaned.items()}
     automatic = [item for items in constraints.values() for item in items if _is_automatic(item)]
     if likelihood:
@@ -163,11 +197,16 @@ def gather(
     per_row = {
         name: name in own_rows or any(_weighs_rows(tensor, name) for tensor in built.values()) for name in shapes
     }
-    chosen = solver if isinstance(solver, AbstractAnySolver) else None
     bounded = {
         name for key in keys if isinstance(losses[key], AbstractDivergence) for name in built[key].depends_on
     } & set(shapes)
     blocks, solver_name, why = choose_solvers(scale_plan, resolved, per_row, chosen, bounded)
+    blocks = with_few_repeats(blocks, cleaned, chosen)
+    why += by_counts(cleaned)
+    if any(block.scored for block in blocks):
+        for key in keys:
+            if isinstance(cleaned[key].values, Entries) and isinstance(losses[key], AbstractDivergence):
+                raise NeedsDense(key, f"{solver_name} with loss={constructor_repr(losses[key])}")
     measured, unseen = find_measured(cleaned, names, labels, operators, model)
     without = _without_assumptions(tuple(built.values()), resolved, links, names, model, per_row, chosen, bounded)
     warm = None
@@ -185,6 +224,7 @@ def gather(
                 built[key].seen,
                 operators[key],
                 cores[key],
+                built[key].blocks if isinstance(cleaned[key].values, Entries) else None,
             )
             for key, other in warm_start(losses, cleaned).items()
         }
@@ -256,35 +296,11 @@ def _weighs_rows(tensor: Tensor, name: str) -> bool:
     return tensor.rows[tensor.modes.index(name)] is not None
 
 
-def _too_large_for_float32(values: np.ndarray) -> bool:
-    return values.dtype.kind in "ui" and values.dtype.itemsize > 2 and int(np.abs(values).max()) > 2**24
-
-
-def labelled(items: Sequence[AbstractConstraint], labels: ModeLabels, rank: int) -> tuple[AbstractConstraint, ...]:
-    """Return the constraints with labelled values as plain arrays on the points of the mode."""
-    found = []
-    for item in items:
-        for field in dataclasses.fields(item):
-            value = getattr(item, field.name)
-            if isinstance(value, xr.DataArray):
-                what = f"{type(item).__name__}({field.name}=...)"
-                if field.metadata.get("atoms"):
-                    item = dataclasses.replace(item, **{field.name: align_atoms(value, labels, what)})
-                    continue
-                array, numbers = align_values(value, labels, rank, item.components, what)
-                item = dataclasses.replace(item, **{field.name: array, "components": numbers})
-        found.append(item)
-    return tuple(found)
-
-
-def with_arrays(loss: AbstractLoss, names: tuple[str, ...], labels: Mapping[str, ModeLabels]) -> AbstractLoss:
-    """Return the loss with labelled values broadcast to the axes of the tensor."""
-    for field in dataclasses.fields(loss):
-        value = getattr(loss, field.name)
-        if isinstance(value, xr.DataArray):
-            array = broadcast_to_array(value, names, labels, what=field.name)
-            loss = dataclasses.replace(loss, **{field.name: array})
-    return loss
+def _too_large_for_float32(values: np.ndarray | Entries) -> bool:
+    if values.dtype.kind not in "ui" or values.dtype.itemsize <= 2:
+        return False
+    stored = values.stored if isinstance(values, Entries) else values
+    return int(np.abs(stored).max()) > 2**24
 
 
 def _plan(

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
+from tensorspec.algebra.entries import Entries
 from tensorspec.constraints.base import AbstractConstraint
 from tensorspec.constraints.compose import ModeConstraints
 from tensorspec.coupling.operators import Parametric
@@ -21,6 +22,7 @@ from tensorspec.losses.likelihood import Poisson
 from tensorspec.modes import ModeLabels
 from tensorspec.noise import NoiseModel, estimate_noise
 from tensorspec.recipe import constructor_repr
+from tensorspec.solution import Fit
 from tensorspec.solvers.dispatch import BlockPlan, joint_solver
 from tensorspec.solvers.scoring import expected_curvature
 from tensorspec.starts.given import From
@@ -62,6 +64,9 @@ def check_counts(
         if not isinstance(loss, AbstractDivergence):
             continue
         values, valid = cleaned[key].values, cleaned[key].valid
+        if isinstance(values, Entries):
+            notes += _check_entries(key, loss, values, tensors[key], names[key], labels[key])
+            continue
         wrong = values < 0 if loss.zeros_allowed else values <= 0
         if valid is not None:
             wrong = wrong & valid
@@ -77,6 +82,40 @@ def check_counts(
         if isinstance(loss, Poisson):
             notes += _are_counts(key, tensors[key], values)
     return notes
+
+
+def _check_entries(
+    key: str,
+    loss: AbstractDivergence,
+    values: Entries,
+    tensor: xr.DataArray,
+    names: tuple[str, ...],
+    labels: Mapping[str, ModeLabels],
+) -> list[str]:
+    """Refuse negative values of data that are mostly zero, and return warnings where they are no counts."""
+    wrong = np.flatnonzero(values.stored < 0)
+    if len(wrong):
+        first = int(np.ravel_multi_index([index[wrong[0]] for index in values.indices], values.shape))
+        raise InvalidData(
+            f"tensor {key!r} has {len(wrong)} values that {constructor_repr(loss)} cannot take (lowest "
+            f"{values.stored.min():.6g}), the first at {place(first, names, labels)}: expected values zero or more"
+        )
+    if not isinstance(loss, Poisson) or NoiseModel.from_attrs(tensor.attrs) is not None:
+        return []
+    if values.dtype.kind == "f" and (share := float(np.mean(values.stored != np.rint(values.stored)))) > 0:
+        return [
+            f"tensor {key!r} is fitted as counts, but {share:.0%} of its values above zero are not whole numbers; a "
+            "Poisson loss means the number of events in each entry, before any scaling, averaging or calibration"
+        ]
+    # Where most entries are empty, most others hold the least that one event can leave: the gain.
+    gain = float(np.median(values.stored))
+    if gain > 1 and float(values.stored.min()) > 1:
+        return [
+            f"tensor {key!r} is fitted as counts, but no value is 1 and half of those above zero are {gain:.3g} or "
+            "less, where single events leave 1. Divide by the gain; if you know that these are counts, say so: "
+            "data.attrs['noise'] = ts.NoiseModel().to_attrs()"
+        ]
+    return []
 
 
 def _are_counts(key: str, tensor: xr.DataArray, values: np.ndarray) -> list[str]:
@@ -196,6 +235,13 @@ def reference_loss(loss: AbstractLoss, values: CleanTensor) -> float:
     assert isinstance(loss, (AbstractDivergence, AbstractRobustLoss))
     total = float(values.values.sum(dtype=float))
     level = total / values.count if isinstance(loss, AbstractDivergence) else 0.0
+    if isinstance(values.values, Entries):
+        # Counts have few different values.
+        different, often = values.values.histogram()
+        often[0] += values.count - len(values.values.stored)
+        cost = np.asarray(loss.entries(jnp.asarray(different, float), jnp.full(len(different), level)))
+        found = float(cost @ often)
+        return found if found > 0 else abs(total)
     found, step = 0.0, max(1, _ROWS // max(values.values[0].size, 1))
     for k in range(0, values.values.shape[0], step):
         part = np.asarray(values.values[k : k + step], dtype=float)
@@ -219,9 +265,14 @@ def first_sweeps(blocks: Sequence[BlockPlan], start: Any) -> dict[str, Any] | No
     """
     joint = joint_solver(blocks)
     if joint is None:
-        return dict(WARM_START) if isinstance(start, str) else None
+        return None if is_fit(start) else dict(WARM_START)
     usual = {"solver": "auto", "max_sweeps": joint.warm, "tol": WARM_START["tol"]}
     return None if isinstance(start, From) else usual
+
+
+def is_fit(start: Any) -> bool:
+    """Return whether a start is an earlier fit, which is gone on with and not improved upon first."""
+    return isinstance(start, From) and isinstance(start.source, Fit)
 
 
 def warm_start(losses: Mapping[str, AbstractLoss], cleaned: Mapping[str, CleanTensor]) -> dict[str, EntryWeights]:

@@ -176,7 +176,7 @@ def run_all(
         stages.insert(0, Stage(*gathered.without, limits))
     if warm is not None and gathered.warm is not None:
         short = replace(limits, max_sweeps=min(warm["max_sweeps"], limits.max_sweeps), tol=warm["tol"])
-        stages.insert(0, Stage(*gathered.warm, short))
+        stages.insert(0, Stage(*gathered.warm, short, warm=True, compare=isinstance(starts[0][0], From)))
     runner = Runner(gathered, starts, partial(start_factors, gathered), stored, bar)
     try:
         if compressible(gathered.problem, gathered.program, gathered.model, compress):

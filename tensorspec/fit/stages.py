@@ -34,13 +34,30 @@ from tensorspec.starts.given import From
 __all__ = ["CutOff", "Outcome", "Runner", "Stage"]
 
 
+# After sweeps of another loss no entry of a mode that is updated by ratios is below this share of its column's mean.
+_LIFT = 1e-3
+
+
 @dataclass(frozen=True)
 class Stage:
-    """One of the problems that a start goes through; the last is the one that was asked for."""
+    """One of the problems that a start goes through; the last is the one that was asked for.
+
+    Attributes
+    ----------
+    problem, program, limits
+        What is solved, how, and for how long.
+    warm
+        Whether these are some first sweeps of another loss.
+    compare
+        Whether what it began from goes on in place of its factors where the next stage finds it better: factors that
+        were given may be nearer to a minimum than what another loss made of them.
+    """
 
     problem: Problem
     program: Program
     limits: Limits
+    warm: bool = False
+    compare: bool = False
 
 
 class Outcome(NamedTuple):
@@ -191,6 +208,10 @@ class Runner:
             self._stage += 1
             # Stages beyond the last go on from components that were merged; each merge leaves fewer.
             following = dict(run.state.factors)
+            if item.warm:
+                following = _lifted(stages[self._stage].program, following)
+                if item.compare and isinstance(begun, dict):
+                    following = self._better(stages[self._stage], run, begun, following)
             if self._stage >= len(stages):
                 following = None if compressed else merge_alike(problem, following)
             if following is None:
@@ -215,6 +236,15 @@ class Runner:
             self._save(run, force=True)
             raise CutOff(run, judged)
         return run
+
+    def _better(self, item: Stage, run: Run, given: Factors, found: Factors) -> Factors:
+        """Return those of two factors with which a stage has the lower objective."""
+        problem = with_operators(item.problem, run.state.operators)
+        before, after = (
+            init_state(self._gathered.model, item.program, problem, dict(factors)).objective
+            for factors in (given, found)
+        )
+        return found if after < before else dict(given)
 
     def _value(self, run: Run) -> float:
         """Return the objective of a run on all data."""
@@ -280,3 +310,10 @@ def _square_norm(problem: Problem) -> float:
 
 def _having(content: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
     return {name.removeprefix(prefix): value for name, value in content.items() if name.startswith(prefix)}
+
+
+def _lifted(program: Program, factors: Factors) -> Factors:
+    """Return factors without entries near zero in modes that are updated by ratios, which would take long to grow."""
+    ratios = {mode for block in program.blocks if block.ratios for mode in block.modes}
+    least = {mode: _LIFT * jnp.mean(jnp.abs(factors[mode]), axis=0) for mode in ratios}
+    return {mode: jnp.maximum(item, least[mode]) if mode in ratios else item for mode, item in factors.items()}

@@ -15,10 +15,10 @@ from tensorspec.algebra.normal_equations import NormalEquations
 from tensorspec.constraints.base import Context, OfSamples, Resolvable
 from tensorspec.constraints.compose import ModeConstraints, combine
 from tensorspec.errors import ConstraintConflict, InvalidData, ModeMismatch, UnknownMode, suggest
+from tensorspec.fit.arrays import labelled, with_arrays
 from tensorspec.fit.behind import find_own_modes
 from tensorspec.fit.build import build_tensor, traced
 from tensorspec.fit.core import core_as_factor
-from tensorspec.fit.gather import labelled, with_arrays
 from tensorspec.fit.validate import SINGLE, as_mapping, check_kind, clean
 from tensorspec.losses.base import AbstractDivergence
 from tensorspec.models.base import AbstractModel

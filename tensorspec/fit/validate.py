@@ -10,7 +10,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import xarray as xr
 
+from tensorspec.algebra.entries import Entries
 from tensorspec.errors import InvalidArgument, InvalidData, NotEnoughMemory, UnknownName, suggest
+from tensorspec.fit.sparsity import better_dense, entries_of, mostly_zero, stored_bytes
+from tensorspec.losses.base import AbstractLoss
 from tensorspec.modes import ModeLabels, broadcast_to_array, to_array
 
 __all__ = [
@@ -34,7 +37,7 @@ class CleanTensor(NamedTuple):
     Attributes
     ----------
     values
-        In the type of the data (native byte order), zero where missing.
+        In the type of the data (native byte order), zero where missing; data that are mostly zero as their entries.
     valid
         True where an entry counts; None when all do.
     rms
@@ -43,7 +46,7 @@ class CleanTensor(NamedTuple):
         Number of valid entries.
     """
 
-    values: np.ndarray
+    values: np.ndarray | Entries
     valid: np.ndarray | None
     rms: float
     count: int
@@ -115,17 +118,30 @@ def check_kind(name: str, tensor: xr.DataArray) -> None:
 
 
 def clean(
-    name: str, tensor: xr.DataArray, mask: Any, names: tuple[str, ...], labels: Mapping[str, ModeLabels]
+    name: str,
+    tensor: xr.DataArray,
+    mask: Any,
+    names: tuple[str, ...],
+    labels: Mapping[str, ModeLabels],
+    loss: AbstractLoss | None = None,
 ) -> CleanTensor:
     """Return the values and which of them count.
+
+    Data that are mostly zero, sparse arrays before all, come back as their entries where a loss is given that can take
+    them so.
 
     Raises
     ------
     InvalidData
         For infinities, NaN where the mask says True, no valid entry, or nothing but zeros.
     """
+    if loss is not None and (entries := entries_of(tensor, names, labels)) is not None:
+        if not better_dense(entries):
+            return _clean_entries(name, entries, mask, names, labels)
     values = to_array(tensor, names, labels)
     values = np.asarray(values if isinstance(values, np.ndarray) else values.todense())
+    if loss is not None and mostly_zero(values, loss):
+        return _clean_entries(name, Entries.from_dense(values), mask, names, labels)
     if values.dtype.kind == "b":
         values = values.astype(np.uint8)
     elif values.dtype == np.float16:
@@ -188,6 +204,36 @@ def _square_of_part(flat: np.ndarray) -> float:
     return total
 
 
+def _clean_entries(
+    name: str, entries: Entries, mask: Any, names: tuple[str, ...], labels: Mapping[str, ModeLabels]
+) -> CleanTensor:
+    """Return entries and which of all of them count; a mask takes no memory along modes that it does not have."""
+    if entries.dtype.kind == "f" and not np.isfinite(entries.stored).all():
+        wrong = ~np.isfinite(entries.stored)
+        raise InvalidData(
+            f"tensor {name!r} is sparse and holds {int(wrong.sum())} values that are infinite or NaN; leave them out, "
+            "and say by a mask what was not measured"
+        )
+    valid, count = None, entries.size
+    if mask is not None:
+        valid = _as_boolean(name, broadcast_to_array(mask, names, labels))
+        # What a mask repeats is counted once.
+        own = valid[tuple(slice(None) if step else slice(1) for step in valid.strides)]
+        used = int(own.sum())
+        if used == 0:
+            raise InvalidData(f"tensor {name!r} has no valid entry: every one is masked")
+        if used == own.size:
+            valid = None
+        else:
+            count = used * (entries.size // own.size)
+            there = valid[entries.indices]
+            entries = Entries(entries.shape, tuple(k[there] for k in entries.indices), entries.stored[there])
+    if not len(entries.stored):
+        raise InvalidData(f"tensor {name!r} is zero everywhere; there is nothing to fit")
+    square = float(np.sum(np.square(entries.stored, dtype=np.float64)))
+    return CleanTensor(entries, valid, float(np.sqrt(square / count)), count)
+
+
 def _as_boolean(name: str, mask: np.ndarray) -> np.ndarray:
     if mask.dtype.kind == "b":
         return mask
@@ -196,11 +242,11 @@ def _as_boolean(name: str, mask: np.ndarray) -> np.ndarray:
     return mask.astype(bool)
 
 
-def place(found: np.ndarray, names: tuple[str, ...], labels: Mapping[str, ModeLabels]) -> str:
-    """Return the first place that was found, by dimension."""
+def place(found: np.ndarray | int, names: tuple[str, ...], labels: Mapping[str, ModeLabels]) -> str:
+    """Return the first place that was found, or the place of a number in the order of memory, by dimension."""
     dims = [dim for name in names for dim in labels[name].dims]
     sizes = [size for name in names for size in labels[name].shape]
-    first = np.unravel_index(int(np.argmax(found)), sizes)
+    first = np.unravel_index(found if isinstance(found, int) else int(np.argmax(found)), sizes)
     return ", ".join(f"{dim}={int(index)}" for dim, index in zip(dims, first, strict=True)) + " (counted from 0)"
 
 
@@ -229,6 +275,11 @@ def check_memory(data: Mapping[str, xr.DataArray], masked: bool) -> dict[str, in
     """
     plan = {}
     for name, tensor in data.items():
+        if (stored := stored_bytes(tensor)) is not None:
+            # Along each mode the entries lie once more, and are read in the type of the factors.
+            plan[f"{name}, its entries"] = stored
+            plan[f"{name}, its entries in the order of every mode"] = stored * tensor.ndim
+            continue
         stored = tensor.size * tensor.dtype.itemsize
         working = tensor.size * (8 if tensor.dtype == np.float64 else 4)
         converted = 0 if tensor.dtype.kind == "f" else working

@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from tensorspec.algebra.entries import Entries
 from tensorspec.errors import InvalidArgument
+from tensorspec.fit.sparsity import sample_rows
 from tensorspec.fit.validate import CleanTensor, by_tensor
 from tensorspec.losses.base import AbstractDivergence, AbstractLoss, EntryWeights
 from tensorspec.losses.least_squares import LeastSquares
@@ -26,7 +28,15 @@ def noise_of(tensor: xr.DataArray, values: CleanTensor, entry: EntryWeights, ran
     """Return the mean variance of the noise of one entry in data units squared, and how it is known."""
     if entry.noise_variance is not None:
         return float(entry.noise_variance), "known from the loss"
-    return mean_noise_variance(values.values, values.valid, rank, NoiseModel.from_attrs(tensor.attrs))
+    model = NoiseModel.from_attrs(tensor.attrs)
+    if not isinstance(values.values, Entries):
+        return mean_noise_variance(values.values, values.valid, rank, model)
+    mean = float(values.values.sum()) / values.count
+    if model is not None:
+        return float(model.variance(max(mean, 0.0))), "from the given noise model"
+    sample, share = sample_rows(values)
+    variance, how = mean_noise_variance(sample, None, rank, None)
+    return (mean if how.startswith("Poisson") else variance * share), how
 
 
 def tensor_weights(

@@ -18,6 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from tensorspec.algebra.entries import Entries
+
 __all__ = ["AbstractDivergence", "AbstractLoss", "AbstractRobustLoss", "EntryWeights", "split_mask"]
 
 
@@ -46,13 +48,13 @@ class AbstractLoss(eqx.Module):
     quadratic: eqx.AbstractClassVar[bool]
 
     @abc.abstractmethod
-    def entry_weights(self, values: np.ndarray, valid: np.ndarray | None, normalise: bool) -> EntryWeights:
+    def entry_weights(self, values: np.ndarray | Entries, valid: np.ndarray | None, normalise: bool) -> EntryWeights:
         """Return the weights of the entries.
 
         Parameters
         ----------
         values
-            The data, one axis per mode; entries that are not valid hold zero.
+            The data, one axis per mode; entries that are not valid hold zero.  Data that are mostly zero are `Entries`.
         valid
             Boolean array that broadcasts to the shape of `values` (True: use), or None.
         normalise
@@ -98,7 +100,7 @@ class AbstractDivergence(AbstractLoss):
     def push(self, model: Float[Array, "..."]) -> Float[Array, "..."] | None:
         """Return the part of the slope that pushes the model down, zero or more; None where it is one everywhere."""
 
-    def entry_weights(self, values: np.ndarray, valid: np.ndarray | None, normalise: bool) -> EntryWeights:
+    def entry_weights(self, values: np.ndarray | Entries, valid: np.ndarray | None, normalise: bool) -> EntryWeights:
         """Return the mask; see the base class."""
         del normalise
         return split_mask(valid, values.shape)
@@ -123,7 +125,7 @@ class AbstractRobustLoss(AbstractLoss):
     def trust(self, data: Float[Array, "..."], model: Float[Array, "..."]) -> Float[Array, "..."]:
         """Return the weight of every entry in the sum of squares that touches the loss from above at this model."""
 
-    def entry_weights(self, values: np.ndarray, valid: np.ndarray | None, normalise: bool) -> EntryWeights:
+    def entry_weights(self, values: np.ndarray | Entries, valid: np.ndarray | None, normalise: bool) -> EntryWeights:
         """Return the mask; see the base class."""
         del normalise
         return split_mask(valid, values.shape)
@@ -142,7 +144,10 @@ def split_mask(valid: np.ndarray | None, shape: tuple[int, ...]) -> EntryWeights
         return EntryWeights(none, None, None)
     valid = np.broadcast_to(valid, shape)
     axes = range(len(shape))
-    vectors = [valid.any(axis=tuple(k for k in axes if k != axis)) for axis in axes]
-    if int(np.prod([int(v.sum()) for v in vectors])) == int(valid.sum()):
+    # Along axes that only repeat the mask a single point is looked at.
+    own = valid[tuple(slice(None) if step else slice(1) for step in valid.strides)]
+    vectors = [np.asarray(own.any(axis=tuple(k for k in axes if k != axis))) for axis in axes]
+    if int(np.prod([int(v.sum()) for v in vectors])) == int(own.sum()):
+        vectors = [np.broadcast_to(v, n) if len(v) == 1 else v for v, n in zip(vectors, shape, strict=True)]
         return EntryWeights(tuple(None if v.all() else v.astype(float) for v in vectors), None, None)
     return EntryWeights(none, np.ascontiguousarray(valid), None)

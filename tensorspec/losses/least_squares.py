@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from tensorspec.algebra.entries import Entries
 from tensorspec.errors import InvalidArgument
 from tensorspec.losses.base import AbstractLoss, EntryWeights, split_mask
 
@@ -60,7 +61,7 @@ class LeastSquares(AbstractLoss):
         if isinstance(self.sigma, (int, float)) and not (np.isfinite(self.sigma) and self.sigma > 0):
             raise InvalidArgument(f"LeastSquares(sigma={self.sigma!r}): expected a positive standard deviation")
 
-    def entry_weights(self, values: np.ndarray, valid: np.ndarray | None, normalise: bool) -> EntryWeights:
+    def entry_weights(self, values: np.ndarray | Entries, valid: np.ndarray | None, normalise: bool) -> EntryWeights:
         """Return the mask times the inverse variance; see the base class."""
         mask = split_mask(valid, values.shape)
         if self.scaling == "poisson":
@@ -68,8 +69,8 @@ class LeastSquares(AbstractLoss):
         if self.sigma is None:
             return mask
         sigma = np.asarray(self.sigma, dtype=float)
-        used = np.broadcast_to(sigma, values.shape)
-        if valid is not None:
+        used = sigma.reshape(1) if sigma.ndim == 0 else np.broadcast_to(sigma, values.shape)
+        if valid is not None and sigma.ndim:
             used = used[np.broadcast_to(valid, values.shape)]
         if not (np.isfinite(used).all() and (used > 0).all()):
             raise InvalidArgument(
@@ -94,13 +95,14 @@ class LeastSquares(AbstractLoss):
         return 0.5 * jnp.sum(weight * jnp.square(jnp.asarray(data) - jnp.asarray(model)))
 
 
-def _poisson_weights(values: np.ndarray, mask: EntryWeights, normalise: bool) -> EntryWeights:
+def _poisson_weights(values: np.ndarray | Entries, mask: EntryWeights, normalise: bool) -> EntryWeights:
     axes = range(values.ndim)
     total = float(values.sum(dtype=float))
-    if total <= 0 or (values < 0).any():
+    stored = values.stored if isinstance(values, Entries) else values
+    if total <= 0 or (stored < 0).any():
         raise InvalidArgument(
-            f"LeastSquares(scaling='poisson'): expected counts of zero or more, found {int((values < 0).sum())} "
-            f"negative values (lowest {values.min():.6g}); use LeastSquares() or LeastSquares(sigma=...)"
+            f"LeastSquares(scaling='poisson'): expected counts of zero or more, found {int((stored < 0).sum())} "
+            f"negative values (lowest {stored.min():.6g}); use LeastSquares() or LeastSquares(sigma=...)"
         )
     # The expected entry is the product of the marginal means; rows and channels without counts get no weight.
     rows, mean = [], total

@@ -161,11 +161,12 @@ class CP(AbstractModel, TangentProducts, Compressible):
                 for f, u in zip(own, tensor.rows, strict=True)
             ]
             gram = contract.weighted_gram(tensor.dense, halves, axis)
-        outer = onto[axis]
+        shared, outer = None, onto[axis]
         if row is not None and outer is not None:
             right = right * outer[:, None]
+            shared = None if gram.ndim == 3 else (gram * tensor.weight, row)
             gram = gram * row.astype(gram.dtype)[:, None, None]
-        return NormalEquations(gram * tensor.weight, right.astype(own[0].dtype))
+        return NormalEquations(gram * tensor.weight, right.astype(own[0].dtype), shared)
 
     @property
     def settles_quickly(self) -> bool:

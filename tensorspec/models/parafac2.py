@@ -175,7 +175,7 @@ class PARAFAC2(AbstractModel):
         joint, inside = self._joined(tensor, factors)
         if mode not in (self.evolving, self.along):
             return plain.normal_equations(joint, inside, mode)
-        gram, right = plain.normal_equations(joint, inside, _JOINT)
+        gram, right, _ = plain.normal_equations(joint, inside, _JOINT)
         strengths, profiles = factors[self.along], self._apart(factors)
         gram = gram.astype(jnp.float64)
         gram = gram[None, None] if gram.ndim == 2 else gram.reshape(*profiles.shape, profiles.shape[-1])

@@ -87,7 +87,12 @@ class HALS(AbstractSolver):
         members = []
         for equations, factor, constraints in zip(block.equations, block.factors, block.constraints, strict=True):
             assert isinstance(equations, NormalEquations)
-            full = with_quadratic(equations, constraints.touching(factor), factor.shape[0])
+            touching = constraints.touching(factor)
+            if equations.shared is not None and not touching.has_quadratic:
+                gram, weights = (item.astype(factor.dtype) for item in equations.shared)
+                members.append(((gram, weights), equations.right.T, constraints))
+                continue
+            full = with_quadratic(equations, touching, factor.shape[0])
             members.append((full.gram.astype(factor.dtype), full.right.T, constraints))
         norms = block.norms
         if norms is not None:
@@ -120,9 +125,15 @@ class HALS(AbstractSolver):
         return [rows.T for rows in final], state
 
 
-def _linear_and_curvature(gram: Array, right: Array, rows: Array, column: Array) -> tuple[Array, Array]:
+def _linear_and_curvature(
+    gram: Array | tuple[Array, Array], right: Array, rows: Array, column: Array
+) -> tuple[Array, Array]:
     """Return h and g of the column's problem ``1/2 g |a|^2 - <h, a>``; g is a number, or one per row."""
     own = rows[column]
+    if isinstance(gram, tuple):
+        shared, scale = gram
+        weights = jax.lax.dynamic_index_in_dim(shared, column, 0, keepdims=False)
+        return right[column] + scale * (weights[column] * own - weights @ rows), scale * weights[column]
     if gram.ndim == 2:
         weights = jax.lax.dynamic_index_in_dim(gram, column, 0, keepdims=False)
         curvature = weights[column]

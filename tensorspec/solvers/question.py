@@ -10,11 +10,13 @@ from jaxtyping import Array, Float
 
 from tensorspec.algebra.majoriser import Majoriser, from_normal_equations, from_slopes
 from tensorspec.algebra.normal_equations import NormalEquations
+from tensorspec.algebra.sparse import is_sparse
 from tensorspec.coupling.links import link_equations
 from tensorspec.coupling.through import inside
 from tensorspec.losses.base import AbstractDivergence, AbstractRobustLoss
 from tensorspec.models.base import AbstractModel
 from tensorspec.problem import Factors, Problem, Tensor
+from tensorspec.solvers.counted import loss_of_entries, pull_of_entries
 from tensorspec.solvers.scoring import scored_tensor
 
 __all__ = ["added", "ask", "doubled_loss", "fitted_in_data_units"]
@@ -82,6 +84,8 @@ def doubled_loss(model: AbstractModel, tensor: Tensor, factors: Factors) -> Floa
     loss = tensor.loss
     if loss is None:
         return model.squared_residual(tensor, factors)
+    if is_sparse(tensor.blocks):
+        return 2 * loss_of_entries(tensor, factors) * jnp.square(tensor.scale)
     assert isinstance(loss, (AbstractDivergence, AbstractRobustLoss))
     total = jnp.zeros((), jnp.float64)
     start = 0
@@ -116,12 +120,15 @@ def _bound(model: AbstractModel, tensor: Tensor, factors: Factors, mode: str) ->
     """Return the bound of a divergence: one array of the size of the data at a time, and two where push has one."""
     loss = tensor.loss
     assert isinstance(loss, AbstractDivergence)
-    fitted = fitted_in_data_units(model, tensor, factors)
-    pull = _contracted(model, tensor, factors, mode, loss.pull, fitted)
-    if loss.push(fitted[:0]) is None and tensor.dense is None:
-        push = _sums(model, tensor, factors, mode)
+    if is_sparse(tensor.blocks):
+        pull, push = pull_of_entries(tensor, factors, mode), _sums(model, tensor, factors, mode)
     else:
-        push = _contracted(model, tensor, factors, mode, _push_of(loss), fitted)
+        fitted = fitted_in_data_units(model, tensor, factors)
+        pull = _contracted(model, tensor, factors, mode, loss.pull, fitted)
+        if loss.push(fitted[:0]) is None and tensor.dense is None:
+            push = _sums(model, tensor, factors, mode)
+        else:
+            push = _contracted(model, tensor, factors, mode, _push_of(loss), fitted)
     operator = tensor.operator(mode)
     if operator is not None:
         # A map without negative entries takes the bound of what is seen to one of the factor, as in Richardson-Lucy.

@@ -3,14 +3,15 @@
 # No postponed annotations in this file: equinox has to see its abstract variables as they are.
 import abc
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import numpy as np
 
+from tensorspec.algebra.entries import Entries
 from tensorspec.errors import InvalidArgument
 
-__all__ = ["AbstractStart", "Reduced", "StartContext"]
+__all__ = ["AbstractStart", "Reduced", "StartContext", "unfolded_along"]
 
 
 class Reduced(NamedTuple):
@@ -26,7 +27,8 @@ class StartContext(NamedTuple):
     Attributes
     ----------
     tensors
-        For each tensor its modes and its values, one axis per mode, zero where missing.
+        For each tensor its modes and its values, one axis per mode, zero where missing; of data that are mostly zero
+        their entries.
     weights
         What the values of each tensor are multiplied by so that all count alike (scale times the root of the weight).
     sizes
@@ -45,7 +47,7 @@ class StartContext(NamedTuple):
         Something small that stands for each tensor; None where there is none.
     """
 
-    tensors: Sequence[tuple[tuple[str, ...], np.ndarray]]
+    tensors: Sequence[tuple[tuple[str, ...], np.ndarray | Entries]]
     weights: Sequence[float]
     sizes: Mapping[str, int]
     columns: Mapping[str, int]
@@ -81,3 +83,10 @@ class AbstractStart(eqx.Module):
     @abc.abstractmethod
     def factors(self, context: StartContext, seed: int) -> dict[str, np.ndarray]:
         """Return one ``(size, rank)`` factor per mode."""
+
+
+def unfolded_along(values: np.ndarray | Entries, axis: int) -> Any:
+    """Return the matrix of an axis against all others; one of SciPy where the values are entries."""
+    if isinstance(values, Entries):
+        return values.unfolded(axis)
+    return np.moveaxis(values, axis, 0).reshape(values.shape[axis], -1)

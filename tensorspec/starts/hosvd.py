@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
-from tensorspec.starts.base import AbstractStart, Reduced, StartContext
+from tensorspec.starts.base import AbstractStart, Reduced, StartContext, unfolded_along
 
 __all__ = ["HOSVD"]
 
@@ -60,15 +60,15 @@ class HOSVD(AbstractStart):
         return found
 
 
-def _unfolded(values: np.ndarray, small: Reduced | None, axis: int) -> np.ndarray:
+def _unfolded(values: Any, small: Reduced | None, axis: int) -> Any:
     """Return a tensor unfolded along an axis, or what stands for it: other axes may be turned to other bases."""
     if small is None:
-        return np.moveaxis(values, axis, 0).reshape(values.shape[axis], -1)
+        return unfolded_along(values, axis)
     flat, basis = np.moveaxis(small.core, axis, 0).reshape(small.core.shape[axis], -1), small.bases[axis]
     return flat if basis is None else basis @ flat
 
 
-def _leading(unfolded: list[tuple[np.ndarray, float]], size: int, count: int, rng: np.random.Generator) -> np.ndarray:
+def _leading(unfolded: list[tuple[Any, float]], size: int, count: int, rng: np.random.Generator) -> np.ndarray:
     """Return the leading left singular vectors of weighted matrices side by side."""
     if not unfolded:
         return np.zeros((size, 0))
@@ -79,7 +79,7 @@ def _leading(unfolded: list[tuple[np.ndarray, float]], size: int, count: int, rn
     ready = [(matrix.astype(np.float32 if matrix.dtype.itemsize <= 4 else float), w) for matrix, w in unfolded]
     unfolded = ready
     if size <= _EXACT_ROWS:
-        square = np.sum([weight**2 * (matrix @ matrix.T).astype(float) for matrix, weight in unfolded], axis=0)
+        square = np.sum([weight**2 * _dense(matrix @ matrix.T).astype(float) for matrix, weight in unfolded], axis=0)
         vectors = np.linalg.eigh(square)[1][:, ::-1]
         return vectors[:, :count]
     wide = min(count + _OVERSAMPLING, size, sum(matrix.shape[1] for matrix, _ in unfolded))
@@ -88,3 +88,7 @@ def _leading(unfolded: list[tuple[np.ndarray, float]], size: int, count: int, rn
         basis = np.linalg.qr(squared(basis))[0]
     small = np.concatenate([weight * (basis.T @ matrix) for matrix, weight in unfolded], axis=1)
     return (basis @ np.linalg.svd(small, full_matrices=False)[0])[:, :count]
+
+
+def _dense(matrix: Any) -> np.ndarray:
+    return matrix if isinstance(matrix, np.ndarray) else matrix.toarray()

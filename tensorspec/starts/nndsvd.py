@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
-from tensorspec.starts.base import AbstractStart, Reduced, StartContext
+from tensorspec.starts.base import AbstractStart, Reduced, StartContext, unfolded_along
 from tensorspec.starts.random import scaled_to_data
 
 __all__ = ["NNDSVD"]
@@ -48,7 +48,7 @@ class NNDSVD(AbstractStart):
             left, right = _svd_of_reduced(known, [weight for _, _, weight in with_carrier], axes, rank)
         else:
             unfolded = [
-                (np.moveaxis(values, axis, 0).reshape(context.sizes[carrier], -1), weight)
+                (unfolded_along(values, axis), weight)
                 for (_, values, weight), axis in zip(with_carrier, axes, strict=True)
             ]
             left, right = _joint_svd(unfolded, rank, rng, context.dtype)
@@ -88,7 +88,7 @@ class NNDSVD(AbstractStart):
 
 
 def _joint_svd(
-    matrices: list[tuple[np.ndarray, float]], rank: int, rng: np.random.Generator, dtype: np.dtype
+    matrices: list[tuple[Any, float]], rank: int, rng: np.random.Generator, dtype: np.dtype
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return left (times singular value) and right singular vectors of the weighted matrices side by side."""
     rows = matrices[0][0].shape[0]

@@ -8,6 +8,7 @@ from typing import ClassVar
 import jax
 import numpy as np
 
+from tensorspec.algebra.entries import Entries
 from tensorspec.starts.base import AbstractStart, StartContext
 
 __all__ = ["Random"]
@@ -41,6 +42,7 @@ def scaled_to_data(factors: dict[str, np.ndarray], context: StartContext) -> dic
             grams = [factors[m].astype(float).T @ factors[m].astype(float) for m in modes]
             norm = np.sqrt(max(float(np.sum(reduce(np.multiply, grams))), np.finfo(float).tiny))
             known = None if context.norms is None else context.norms[index]
-            target = weight * (np.sqrt(float(np.sum(np.square(values, dtype=float)))) if known is None else known)
+            stored = values.stored if isinstance(values, Entries) else values
+            target = weight * (np.sqrt(float(np.sum(np.square(stored, dtype=float)))) if known is None else known)
             return {**factors, context.carrier: (factors[context.carrier] * (target / norm)).astype(context.dtype)}
     return factors

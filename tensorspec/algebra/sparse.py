@@ -1,0 +1,330 @@
+"""A tensor that is mostly zero, laid out for products with factors: time and memory go by what was counted.
+
+For every axis the entries lie once more, in the order of that axis.  What one index of the axis has is cut in pieces of
+at most sixteen entries, pieces of like length stand in one group (short ones filled up with zeros), and a group is an
+array with one row a piece (a sliced ELLPACK layout).  A product then is a loop over pieces in which up to sixteen rows
+of the other factors are gathered one after the other, written out so that the compiler makes one parallel loop of it;
+the pieces of an index are added up in float64 at the end.  Within a group pieces that lie near each other in the
+other axis stand together, so that the rows which they gather stay in the cache.
+
+Numbers of pieces are rounded up, so that data of the same shape run in the same compiled program.
+
+References
+----------
+Monakov, Lokhmotov and Avetisyan, High Performance Embedded Architectures and Compilers (2010) 111,
+doi:10.1007/978-3-642-11515-8_10; Smith, Ravindran, Sidiropoulos and Karypis, IEEE IPDPS (2015) 61,
+doi:10.1109/IPDPS.2015.27.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import reduce
+from typing import Any, NamedTuple, TypeGuard
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.sparse
+from jaxtyping import Array, Float, Int, Num
+
+from tensorspec.algebra.entries import Entries, order_by, smallest_integers
+
+__all__ = ["SparseTensor", "is_sparse", "model_at", "mttkrp", "squared_residual", "sum_at", "weighted_pull"]
+
+# Lengths of the groups: what a piece has less is filled up.  The longest is written out as often in a program.
+_LENGTHS = (4, 8, 12, 16)
+# Parts of the other axis by which the pieces of a group are ordered.
+_TILES = 64
+
+
+class Group(NamedTuple):
+    """Pieces of like length: value zero where a piece is shorter, or where there is none.
+
+    Attributes
+    ----------
+    values
+        Shape (pieces, length).
+    others
+        For each other axis the index of each value.
+    """
+
+    values: Num[Array, "pieces length"]
+    others: tuple[Int[Array, "pieces length"], ...]
+
+
+class Along(NamedTuple):
+    """The entries in the order of one axis.
+
+    Attributes
+    ----------
+    groups
+        From the shortest pieces to the longest.
+    index
+        The index of the axis that each piece of all groups belongs to.
+    """
+
+    groups: tuple[Group, ...]
+    index: Int[Array, " pieces"]
+
+
+class SparseTensor(eqx.Module):
+    """The entries of a tensor that are not zero, laid out along every axis; it stands in for a block of a tensor.
+
+    Attributes
+    ----------
+    shape
+        Of the tensor.
+    along
+        They, for each axis.
+    """
+
+    shape: tuple[int, ...] = eqx.field(static=True)
+    along: tuple[Along, ...]
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+        return len(self.shape)
+
+    @classmethod
+    def build(cls, entries: Entries) -> SparseTensor:
+        """Return the layout of some entries."""
+        stored = _narrowed(entries.stored)
+        # Sorting and copying in numpy let other threads run; arrays of JAX are made in this one, whose types hold.
+        with ThreadPoolExecutor(entries.ndim) as pool:
+            along = list(pool.map(lambda axis: _groups(entries, stored, axis), range(entries.ndim)))
+        return cls(entries.shape, jax.tree.map(jnp.asarray, tuple(along)))
+
+
+def _narrowed(values: np.ndarray) -> np.ndarray:
+    """Return whole numbers in the smallest type that holds them."""
+    if values.dtype.itemsize == 1 or not len(values):
+        return values
+    low, high = float(values.min()), float(values.max())
+    for dtype in (np.uint8, np.uint16, np.int16, np.int32):
+        if np.iinfo(dtype).min <= low and high <= np.iinfo(dtype).max:
+            found = values.astype(dtype)
+            return found if values.dtype.kind in "iu" or np.array_equal(found, values) else values
+    return values
+
+
+def _rounded_up(count: int) -> int:
+    """Return a number of pieces with four significant binary digits, at least eight."""
+    unit = 1 << max(count.bit_length() - 4, 3)
+    return max(-(-count // unit), 1) * unit
+
+
+def _groups(entries: Entries, stored: np.ndarray, axis: int) -> Along:
+    """Return the layout along an axis, as arrays of numpy."""
+    size, longest = entries.shape[axis], _LENGTHS[-1]
+    counts = np.bincount(entries.indices[axis], minlength=size)
+    sizes = [entries.shape[k] for k in range(entries.ndim) if k != axis]
+    others = [
+        entries.indices[k].astype(smallest_integers(n))
+        for k, n in zip((k for k in range(entries.ndim) if k != axis), sizes, strict=True)
+    ]
+    if axis and entries.ndim == 2:
+        # Sorting by the second index is what bringing compressed rows to compressed columns does.
+        ends = np.concatenate([[0], np.cumsum(np.bincount(entries.indices[0], minlength=sizes[0]))])
+        matrix = scipy.sparse.csr_matrix((stored, entries.indices[1], ends), shape=(sizes[0], size)).tocsc()
+        stored, others = matrix.data, [matrix.indices.astype(smallest_integers(sizes[0]))]
+    elif axis:
+        order = order_by(entries.indices[axis], size)
+        stored, others = stored[order], [other[order] for other in others]
+
+    pieces = -(-counts // longest)
+    owner = np.repeat(np.arange(size, dtype=np.int32), pieces)
+    before = (np.arange(len(owner)) - np.repeat(np.cumsum(pieces) - pieces, pieces)) * longest
+    begin = np.repeat(np.cumsum(counts) - counts, pieces) + before
+    length = np.minimum(counts[owner] - before, longest)
+    group = np.searchsorted(_LENGTHS, length)
+    # The first of the other axes is the one whose rows are far apart in memory.
+    tile = (others[0][begin].astype(np.int64) * _TILES) // sizes[0]
+    order = order_by(group * _TILES + tile, len(_LENGTHS) * _TILES)
+    ends = np.cumsum(np.bincount(group, minlength=len(_LENGTHS)))
+
+    found, owners = [], []
+    # What a piece has less is taken from the entries that follow, at the end from ones made up, and weighs nothing.
+    stored, *others = (np.concatenate([item, np.zeros(longest, item.dtype)]) for item in (stored, *others))
+    for width, stop, start in zip(_LENGTHS, ends, [0, *ends[:-1]], strict=True):
+        own = order[start:stop]
+        shape = (_rounded_up(len(own)), width)
+        there = np.arange(width, dtype=np.uint8) < length[own, None].astype(np.uint8)
+        values: Any = np.zeros(shape, stored.dtype)
+        np.multiply(_windows(stored, width)[begin[own]], there, out=values[: len(own)])
+        gathered: list[Any] = []
+        for other in others:
+            indices = np.zeros(shape, other.dtype)
+            indices[: len(own)] = _windows(other, width)[begin[own]]
+            gathered.append(indices)
+        found.append(Group(values, tuple(gathered)))
+        owners += [owner[own], np.zeros(shape[0] - len(own), np.int32)]
+    index: Any = np.concatenate(owners)
+    return Along(tuple(found), index)
+
+
+def _windows(values: np.ndarray, width: int) -> np.ndarray:
+    """Return a view with a row for every place: the values from there on."""
+    return np.lib.stride_tricks.sliding_window_view(values, width)
+
+
+def is_sparse(blocks: Sequence[Any]) -> TypeGuard[tuple[SparseTensor]]:
+    """Return whether the blocks of a tensor are one sparse tensor."""
+    return len(blocks) == 1 and isinstance(blocks[0], SparseTensor)
+
+
+def _rows(factor: Float[Array, "size rank"], index: Int[Array, "..."]) -> Float[Array, "... rank"]:
+    return factor.at[index].get(mode="promise_in_bounds")
+
+
+def _entries_of(factor: Float[Array, "size rank"], index: Int[Array, "..."], column: int) -> Float[Array, "..."]:
+    return factor.at[index, column].get(mode="promise_in_bounds")
+
+
+def _others(factors: Sequence[Float[Array, "size rank"]], axis: int) -> list[Float[Array, "size rank"]]:
+    return [factor for k, factor in enumerate(factors) if k != axis]
+
+
+def _held(stored: Any, factors: Sequence[Float[Array, "size rank"]]) -> tuple[Any, list[Float[Array, "size rank"]]]:
+    """Return both as they are, tied together.
+
+    In a loop of sweeps the compiler would take the conversion of all values and indices to wider types out of the loop,
+    and so make every sweep read several times as much.
+    """
+    return jax.lax.optimization_barrier((stored, list(factors)))
+
+
+def _contracted(
+    tensor: SparseTensor, values: Sequence[Array], factors: Sequence[Float[Array, "size rank"]], axis: int
+) -> Float[Array, "size rank"]:
+    """Return the product of values in the place of those of the tensor with all other factors, in float64."""
+    dtype = factors[0].dtype
+    sums = []
+    (along, values), factors = _held((tensor.along[axis], list(values)), factors)
+    others = _others(factors, axis)
+    for group, value in zip(along.groups, values, strict=True):
+        total = jnp.zeros((), dtype)
+        for slot in range(value.shape[1]):
+            gathered = [_rows(factor, index[:, slot]) for factor, index in zip(others, group.others, strict=True)]
+            total = total + value[:, slot].astype(dtype)[:, None] * reduce(jnp.multiply, gathered)
+        sums.append(total)
+    pieces = jnp.concatenate(sums).astype(jnp.float64)
+    return jax.ops.segment_sum(pieces, along.index, tensor.shape[axis])
+
+
+def mttkrp(tensor: SparseTensor, factors: Sequence[Float[Array, "size rank"]], axis: int) -> Float[Array, "size rank"]:
+    """Return the matricised tensor times Khatri-Rao product of the other factors, accumulated in float64."""
+    return _contracted(tensor, [group.values for group in tensor.along[axis].groups], factors, axis)
+
+
+def model_at(
+    tensor: SparseTensor, factors: Sequence[Float[Array, "size rank"]], axis: int
+) -> list[Float[Array, "pieces length"]]:
+    """Return the model at the entries of every group of an axis."""
+    # Written out over the components: a sum over an axis of this length is several times slower.
+    along, factors = _held(tensor.along[axis], factors)
+    others, found = _others(factors, axis), []
+    for group, index in zip(along.groups, _parts(along), strict=True):
+        own = jax.lax.optimization_barrier(_rows(factors[axis], index))
+        total = jnp.zeros((), own.dtype)
+        for column in range(own.shape[1]):
+            gathered = [_entries_of(factor, other, column) for factor, other in zip(others, group.others, strict=True)]
+            total = total + own[:, column][:, None] * reduce(jnp.multiply, gathered)
+        found.append(total)
+    return found
+
+
+def _parts(along: Along) -> list[Int[Array, " pieces"]]:
+    """Return the index of the pieces of each group."""
+    ends = np.cumsum([group.values.shape[0] for group in along.groups])
+    return jnp.split(along.index, ends[:-1])
+
+
+def _weights(
+    group: Group, index: Int[Array, " pieces"], rows: Sequence[Float[Array, " size"] | None], axis: int, dtype: Any
+) -> Float[Array, "pieces length"] | None:
+    """Return the entry weights of a group, a product of one vector an axis; None for ones."""
+    others = [row for k, row in enumerate(rows) if k != axis]
+    found = [
+        row.astype(dtype).at[place].get(mode="promise_in_bounds")
+        for row, place in zip((rows[axis], *others), (index[:, None], *group.others), strict=True)
+        if row is not None
+    ]
+    return reduce(jnp.multiply, found) if found else None
+
+
+def weighted_pull(
+    tensor: SparseTensor,
+    factors: Sequence[Float[Array, "size rank"]],
+    axis: int,
+    rows: Sequence[Float[Array, " size"] | None],
+    slope: Callable[[Array, Array], Array],
+) -> Float[Array, "size rank"]:
+    """Return the contraction of a function of data and model, zero where the data are, with the other factors.
+
+    Parameters
+    ----------
+    tensor, factors, axis
+        As for `mttkrp`.
+    rows
+        Weights along each axis, or None.
+    slope
+        Function of data and model.
+    """
+    dtype, along = factors[0].dtype, tensor.along[axis]
+
+    def slopes() -> list[Array]:
+        found = []
+        for group, index, model in zip(along.groups, _parts(along), model_at(tensor, factors, axis), strict=True):
+            value = slope(group.values.astype(dtype), model)
+            weight = _weights(group, index, rows, axis, dtype)
+            found.append(value if weight is None else value * weight)
+        return found
+
+    def nothing() -> list[Array]:
+        return [jnp.zeros(group.values.shape, dtype) for group in along.groups]
+
+    # The compiler would compute the slopes again for every component; it does not reach into a branch.
+    found = jax.lax.cond(along.index[0] >= 0, slopes, nothing)
+    return _contracted(tensor, found, factors, axis)
+
+
+def sum_at(
+    tensor: SparseTensor,
+    factors: Sequence[Float[Array, "size rank"]],
+    rows: Sequence[Float[Array, " size"] | None],
+    value: Callable[[Array, Array], Array],
+) -> Float[Array, ""]:
+    """Return the weighted sum of a function of data and model over the entries that are stored, in float64."""
+    dtype = factors[0].dtype
+    # The axis in whose order the rows of the longest factor are gathered least often.
+    axis = int(np.argmax(tensor.shape))
+    along, total = tensor.along[axis], jnp.zeros((), jnp.float64)
+    for group, index, model in zip(along.groups, _parts(along), model_at(tensor, factors, axis), strict=True):
+        data = group.values.astype(dtype)
+        # In the type of the factors first: logarithms in double precision cost several times as much.
+        found = jax.lax.optimization_barrier(jnp.where(data != 0, value(data, model), 0)).astype(jnp.float64)
+        weight = _weights(group, index, rows, axis, jnp.float64)
+        if weight is not None:
+            found = jnp.where(weight > 0, weight * jnp.where(weight > 0, found, 0), 0)
+        total = total + jnp.sum(found.sum(axis=1))
+    return total
+
+
+def squared_residual(
+    tensor: SparseTensor,
+    factors: Sequence[Float[Array, "size rank"]],
+    rows: Sequence[Float[Array, " size"] | None],
+) -> Float[Array, ""]:
+    """Return the weighted sum of squares of tensor minus model: what the entries change in that of the model alone."""
+    grams = []
+    for factor, row in zip(factors, rows, strict=True):
+        wide = factor.astype(jnp.float64)
+        left = wide if row is None else wide * row.astype(jnp.float64)[:, None]
+        grams.append(jnp.matmul(left.T, wide, precision=jax.lax.Precision.HIGHEST))
+    # (x - m)^2 - m^2, without the difference of squares.
+    change = sum_at(tensor, factors, rows, lambda data, model: data * (data - 2 * model))
+    return jnp.maximum(jnp.sum(reduce(jnp.multiply, grams)) + change, 0)
