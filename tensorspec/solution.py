@@ -63,7 +63,7 @@ class Fit:
         Final objective of each restart, dimension ``restart``.
     recipe : mapping
         The settings given to ``ts.fit``, as JSON (see `tensorspec.recipe`).
-    provenance : dict
+    provenance : mapping
         Seed, versions, device, dtype, platform, hash of the input, time, scales and strengths used, warnings.
     data : mapping of str to DataArray, or None
         The data fitted, not copied; None after a file was opened.
@@ -106,7 +106,7 @@ class Fit:
     sweeps: int
     spread: xr.DataArray | None = None
     recipe: Mapping[str, Any] = field(default_factory=dict)
-    provenance: dict[str, Any] = field(default_factory=dict)
+    provenance: Mapping[str, Any] = field(default_factory=dict)
     data: Mapping[str, xr.DataArray] | None = None
     masks: Mapping[str, xr.DataArray] = field(default_factory=dict)
     views: Mapping[str, Mapping[str, xr.DataArray]] = field(default_factory=dict)

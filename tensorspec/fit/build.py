@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
@@ -12,14 +11,12 @@ import numpy as np
 from tensorspec.algebra.entries import Entries
 from tensorspec.algebra.sparse import SparseTensor
 from tensorspec.fit.likelihood import reference_loss
+from tensorspec.fit.own import ALIGNED, own_copy
 from tensorspec.fit.validate import CleanTensor
 from tensorspec.losses.base import AbstractLoss, EntryWeights
 from tensorspec.problem import Tensor
 
 __all__ = ["build_tensor", "on_device", "traced"]
-
-_ALIGNED = 64
-_WORTH_TWO_THREADS = 2**20
 
 
 def traced(leaf: Any) -> Any:
@@ -30,23 +27,10 @@ def traced(leaf: Any) -> Any:
 
 
 def on_device(values: np.ndarray) -> jax.Array:
-    """Return an array for the solvers to read; in the memory of the processor it is copied once, or not at all.
-
-    JAX takes over memory that begins at a multiple of 64 bytes, and copies all else in one thread, page by page.
-    """
-    if jax.default_backend() == "cpu" and values.ctypes.data % _ALIGNED and values.nbytes >= _WORTH_TWO_THREADS:
-        values = _aligned_copy(values)
+    """Return an array for the solvers to read; in the memory of the processor it is copied once, or not at all."""
+    if jax.default_backend() == "cpu" and values.ctypes.data % ALIGNED:
+        values, _ = own_copy(values)
     return jax.device_put(values)
-
-
-def _aligned_copy(values: np.ndarray) -> np.ndarray:
-    memory = np.empty(values.nbytes + _ALIGNED, np.uint8)
-    begin = -memory.ctypes.data % _ALIGNED
-    copy = memory[begin : begin + values.nbytes].view(values.dtype).reshape(values.shape)
-    half = len(values) // 2
-    with ThreadPoolExecutor(2) as pool:
-        list(pool.map(lambda part: np.copyto(copy[part], values[part]), (slice(half), slice(half, None))))
-    return copy
 
 
 def build_tensor(

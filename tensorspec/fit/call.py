@@ -132,9 +132,12 @@ def fit(
         check_kind(name, tensor)
     plan = check_memory(tensors, masked=mask is not None)
     losses = by_tensor(loss, list(tensors), "loss", LeastSquares())
-    with jax.enable_x64(True), ThreadPoolExecutor(1) as background:
+    background = ThreadPoolExecutor(1)
+    with jax.enable_x64(True):
         gathered = gather(tensors, model, losses, mask, modes, weights, solver, rescale)
-        digest = background.submit(digest_of, gathered)
+        # It goes on beside the fit, and after it where that is faster.
+        digest = background.submit(digest_of, gathered.clean)
+        background.shutdown(wait=False)
         recipe = _recipe(model, losses, solver, start, modes, weights, restarts, max_sweeps, tol, seed, rescale)
         limits = Limits(limit, float(tol), None if time_limit is None else began + float(time_limit))
         starts = make_starts(start, gathered, count, seed)
@@ -153,7 +156,7 @@ def fit(
             best,
             finals,
             recipe,
-            digest.result(),
+            digest,
             seed,
             began,
             plan,

@@ -7,6 +7,7 @@ import platform
 import time
 import warnings
 from collections.abc import Mapping
+from concurrent.futures import Future
 from math import prod
 from typing import Any, NamedTuple
 
@@ -24,10 +25,12 @@ from tensorspec.fit.core import label_core, read_out_cores
 from tensorspec.fit.gather import Gathered
 from tensorspec.fit.likelihood import first_sweeps
 from tensorspec.fit.outcome import read_out
+from tensorspec.fit.validate import CleanTensor
 from tensorspec.losses.base import AbstractDivergence, AbstractLoss
 from tensorspec.models.base import AbstractModel
 from tensorspec.modes import from_arrays, split
 from tensorspec.problem import Problem
+from tensorspec.provenance import Provenance
 from tensorspec.recipe import constructor_repr
 from tensorspec.solution import Fit, TensorRecord
 from tensorspec.solvers.loop import Limits, Run
@@ -38,10 +41,10 @@ from tensorspec.starts.given import From
 __all__ = ["digest_of", "finish", "versions"]
 
 
-def digest_of(gathered: Gathered) -> dict[str, str]:
+def digest_of(clean: Mapping[str, CleanTensor]) -> dict[str, str]:
     """Return the hash of each tensor's values and mask."""
     found = {}
-    for key, values in gathered.clean.items():
+    for key, values in clean.items():
         digest = hashlib.sha256(str((values.values.shape, values.values.dtype.str)).encode())
         if isinstance(values.values, Entries):
             for part in values.values.digested():
@@ -77,7 +80,7 @@ def finish(
     run: Run,
     finals: list[float],
     recipe: dict[str, Any],
-    digest: dict[str, str],
+    digest: Future[dict[str, str]],
     seed: int,
     began: float,
     plan: Mapping[str, int],
@@ -128,13 +131,17 @@ def finish(
         if len(finals) > 1
         else None,
         recipe=recipe,
-        provenance=_provenance(gathered, run, digest, seed, began, plan, rescale, answer.order, start)
-        | {"operators": parameters_found(keys, found)}
-        | {
-            "without_assumptions": None
-            if run.status in (Status.INTERRUPTED, Status.TIME_LIMIT)
-            else compare_without(gathered, run, limits, answer.order)
-        },
+        provenance=Provenance(
+            _provenance(gathered, run, seed, began, plan, rescale, answer.order, start)
+            | {"operators": parameters_found(keys, found)}
+            | {
+                "without_assumptions": None
+                if run.status in (Status.INTERRUPTED, Status.TIME_LIMIT)
+                else compare_without(gathered, run, limits, answer.order)
+            },
+            # Arrays are of our own memory; entries of a sparse array may be somebody else's to change.
+            {"input_sha256": digest if all(_is_own(item) for item in gathered.clean.values()) else _settled(digest)},
+        ),
         data=dict(tensors),
         masks={
             key: from_arrays(c.valid, gathered.names[key], gathered.behind.own[key])
@@ -142,6 +149,16 @@ def finish(
             if c.valid is not None
         },
     )
+
+
+def _is_own(clean: CleanTensor) -> bool:
+    return isinstance(clean.values, np.ndarray)
+
+
+def _settled(digest: Future[dict[str, str]]) -> Future[dict[str, str]]:
+    """Return the hashes when they are there."""
+    digest.result()
+    return digest
 
 
 class _Answer(NamedTuple):
@@ -266,7 +283,6 @@ def _violations(rules: Any, factors: Any) -> Any:
 def _provenance(
     gathered: Gathered,
     run: Run,
-    digest: dict[str, str],
     seed: int,
     began: float,
     plan: Mapping[str, int],
@@ -285,7 +301,6 @@ def _provenance(
         "device": f"{device.platform}: {device.device_kind}",
         "platform": f"{platform.system()} {platform.machine()}",
         "dtype": gathered.dtype.name,
-        "input_sha256": digest,
         "wall_seconds": round(time.monotonic() - began, 3),
         "memory_plan_bytes": dict(plan),
         "rescale": rescale and not likelihood,

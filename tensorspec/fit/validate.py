@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,6 +11,7 @@ import xarray as xr
 
 from tensorspec.algebra.entries import Entries
 from tensorspec.errors import InvalidArgument, InvalidData, NotEnoughMemory, UnknownName, suggest
+from tensorspec.fit.own import own_copy, sum_of_squares
 from tensorspec.fit.sparsity import better_dense, entries_of, mostly_zero, stored_bytes
 from tensorspec.losses.base import AbstractLoss
 from tensorspec.modes import ModeLabels, broadcast_to_array, to_array
@@ -24,11 +24,9 @@ __all__ = [
     "check_memory",
     "clean",
     "place",
-    "sum_of_squares",
 ]
 
 SINGLE = "data"
-_PIECE = 2**15
 
 
 class CleanTensor(NamedTuple):
@@ -151,7 +149,8 @@ def clean(
     values = np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("="))
     use = None if mask is None else _as_boolean(name, broadcast_to_array(mask, names, labels))
     # Sums of squares are finite unless an entry is not, so that good data are read once.
-    square = sum_of_squares(values)
+    shared = isinstance(tensor.data, np.ndarray) and np.may_share_memory(values, tensor.data)
+    values, square = own_copy(values) if shared and use is None else (values, sum_of_squares(values))
     valid = use
     if not np.isfinite(square):
         infinite = np.isinf(values) if use is None else np.isinf(values) & use
@@ -180,28 +179,6 @@ def clean(
     if square == 0:
         raise InvalidData(f"tensor {name!r} is zero everywhere; there is nothing to fit")
     return CleanTensor(values, valid, float(np.sqrt(square / count)), count)
-
-
-def sum_of_squares(values: np.ndarray) -> float:
-    """Return the sum of squares in float64, in two threads and in pieces that stay in the cache.
-
-    It is not finite exactly where an entry is not, or where float64 cannot hold it.
-    """
-    flat = values.reshape(-1)
-    if flat.size <= _PIECE:
-        return _square_of_part(flat)
-    half = flat.size // 2
-    with ThreadPoolExecutor(2) as pool:
-        return sum(pool.map(_square_of_part, (flat[:half], flat[half:])))
-
-
-def _square_of_part(flat: np.ndarray) -> float:
-    total = 0.0
-    for start in range(0, flat.size, _PIECE):
-        piece = flat[start : start + _PIECE].astype(np.float64)
-        # No product of BLAS: its own threads would wait for each other.
-        total += float(np.einsum("i,i->", piece, piece))
-    return total
 
 
 def _clean_entries(
