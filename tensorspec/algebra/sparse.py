@@ -4,8 +4,8 @@ For every axis the entries lie once more, in the order of that axis.  What one i
 at most sixteen entries, pieces of like length stand in one group (short ones filled up with zeros), and a group is an
 array with one row a piece (a sliced ELLPACK layout).  A product then is a loop over pieces in which up to sixteen rows
 of the other factors are gathered one after the other, written out so that the compiler makes one parallel loop of it;
-the pieces of an index are added up in float64 at the end.  Within a group pieces that lie near each other in the
-other axis stand together, so that the rows which they gather stay in the cache.
+the pieces of an index are added up at the end, in float64 where they are many.  Within a group pieces that lie near
+each other in the other axis stand together, so that the rows which they gather stay in the cache.
 
 Numbers of pieces are rounded up, so that data of the same shape run in the same compiled program.
 
@@ -38,6 +38,8 @@ __all__ = ["SparseTensor", "is_sparse", "model_at", "mttkrp", "squared_residual"
 _LENGTHS = (4, 8, 12, 16)
 # Parts of the other axis by which the pieces of a group are ordered.
 _TILES = 64
+# Pieces of one index that are added up in the type of the factors.
+_SHORT = 8
 
 
 class Group(NamedTuple):
@@ -79,10 +81,13 @@ class SparseTensor(eqx.Module):
         Of the tensor.
     along
         They, for each axis.
+    short
+        For each axis, whether every index has so few pieces that their sum needs no double precision.
     """
 
     shape: tuple[int, ...] = eqx.field(static=True)
     along: tuple[Along, ...]
+    short: tuple[bool, ...] = eqx.field(static=True)
 
     @property
     def ndim(self) -> int:
@@ -96,7 +101,11 @@ class SparseTensor(eqx.Module):
         # Sorting and copying in numpy let other threads run; arrays of JAX are made in this one, whose types hold.
         with ThreadPoolExecutor(entries.ndim) as pool:
             along = list(pool.map(lambda axis: _groups(entries, stored, axis), range(entries.ndim)))
-        return cls(entries.shape, jax.tree.map(jnp.asarray, tuple(along)))
+        return cls(
+            entries.shape,
+            jax.tree.map(jnp.asarray, tuple(item for item, _ in along)),
+            tuple(most <= _SHORT for _, most in along),
+        )
 
 
 def _narrowed(values: np.ndarray) -> np.ndarray:
@@ -117,8 +126,8 @@ def _rounded_up(count: int) -> int:
     return max(-(-count // unit), 1) * unit
 
 
-def _groups(entries: Entries, stored: np.ndarray, axis: int) -> Along:
-    """Return the layout along an axis, as arrays of numpy."""
+def _groups(entries: Entries, stored: np.ndarray, axis: int) -> tuple[Along, int]:
+    """Return the layout along an axis, as arrays of numpy, and the largest number of pieces of an index."""
     size, longest = entries.shape[axis], _LENGTHS[-1]
     counts = np.bincount(entries.indices[axis], minlength=size)
     sizes = [entries.shape[k] for k in range(entries.ndim) if k != axis]
@@ -163,7 +172,7 @@ def _groups(entries: Entries, stored: np.ndarray, axis: int) -> Along:
         found.append(Group(values, tuple(gathered)))
         owners += [owner[own], np.zeros(shape[0] - len(own), np.int32)]
     index: Any = np.concatenate(owners)
-    return Along(tuple(found), index)
+    return Along(tuple(found), index), int(pieces.max(initial=0))
 
 
 def _windows(values: np.ndarray, width: int) -> np.ndarray:
@@ -200,7 +209,7 @@ def _held(stored: Any, factors: Sequence[Float[Array, "size rank"]]) -> tuple[An
 def _contracted(
     tensor: SparseTensor, values: Sequence[Array], factors: Sequence[Float[Array, "size rank"]], axis: int
 ) -> Float[Array, "size rank"]:
-    """Return the product of values in the place of those of the tensor with all other factors, in float64."""
+    """Return the product of values in the place of those of the tensor with all other factors, as float64."""
     dtype = factors[0].dtype
     sums = []
     (along, values), factors = _held((tensor.along[axis], list(values)), factors)
@@ -211,12 +220,13 @@ def _contracted(
             gathered = [_rows(factor, index[:, slot]) for factor, index in zip(others, group.others, strict=True)]
             total = total + value[:, slot].astype(dtype)[:, None] * reduce(jnp.multiply, gathered)
         sums.append(total)
-    pieces = jnp.concatenate(sums).astype(jnp.float64)
-    return jax.ops.segment_sum(pieces, along.index, tensor.shape[axis])
+    pieces = jnp.concatenate(sums)
+    pieces = pieces if tensor.short[axis] else pieces.astype(jnp.float64)
+    return jax.ops.segment_sum(pieces, along.index, tensor.shape[axis]).astype(jnp.float64)
 
 
 def mttkrp(tensor: SparseTensor, factors: Sequence[Float[Array, "size rank"]], axis: int) -> Float[Array, "size rank"]:
-    """Return the matricised tensor times Khatri-Rao product of the other factors, accumulated in float64."""
+    """Return the matricised tensor times Khatri-Rao product of the other factors, long sums in float64."""
     return _contracted(tensor, [group.values for group in tensor.along[axis].groups], factors, axis)
 
 
