@@ -9,13 +9,10 @@ from typing import Any, ParamSpec, TypeVar
 import equinox as eqx
 import jax
 
-from tensorspec.algebra.sparse import SparseTensor
-
 __all__ = ["compiled"]
 
 # Compiling takes half the time without these, and products with the data, which are what a sweep waits for, take the
-# same time (measured on processors).  Not so where data go by their counts: sweeps of a likelihood over them take three
-# to four times as long without these.
+# same time (measured on processors).
 _WITHOUT = {"xla_cpu_use_fusion_emitters": False}
 
 Arguments = ParamSpec("Arguments")
@@ -34,14 +31,8 @@ def _options() -> dict[str, Any] | None:
     return _WITHOUT
 
 
-def _any_sparse(arguments: Any) -> bool:
-    """Return whether a tensor among the arguments is taken by its counts."""
-    leaves = jax.tree.leaves(arguments, is_leaf=lambda item: isinstance(item, SparseTensor))
-    return any(isinstance(leaf, SparseTensor) for leaf in leaves)
-
-
 def compiled(
-    static: tuple[str, ...] | None = None,
+    static: tuple[str, ...] | None = None, thorough: Callable[[tuple[Any, ...]], bool] = lambda arguments: False
 ) -> Callable[[Callable[Arguments, Result]], Callable[Arguments, Result]]:
     """Return a decorator that compiles a function when it is first called, never within another compiled one.
 
@@ -49,6 +40,9 @@ def compiled(
     ----------
     static
         Names of arguments that are no arrays; where it is not given, whatever is no array is static.
+    thorough
+        Says of the arguments whether running will take so much more than compiling that the compiler had better use
+        all its means.
 
     Examples
     --------
@@ -61,15 +55,15 @@ def compiled(
 
     def decorate(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
         @lru_cache(maxsize=2)
-        def program(by_counts: bool) -> Callable[Arguments, Result]:
-            told: dict[str, Any] = {} if by_counts or _options() is None else {"compiler_options": _options()}
+        def program(wholly: bool) -> Callable[Arguments, Result]:
+            told: dict[str, Any] = {} if wholly or _options() is None else {"compiler_options": _options()}
             if static is None:
                 return eqx.filter_jit(function, **told)
             return jax.jit(function, static_argnames=static, **told)
 
         @wraps(function)
         def call(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
-            return program(_any_sparse(args))(*args, **kwargs)
+            return program(thorough(args))(*args, **kwargs)
 
         return call
 

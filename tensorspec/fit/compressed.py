@@ -152,8 +152,8 @@ def carried(state: SweepState) -> SweepState:
 
 
 def loose(limits: Limits) -> Limits:
-    """Return when sweeps on compressed data stop."""
-    return Limits(_SWEEPS, _TOL, limits.deadline)
+    """Return when sweeps on compressed data stop: a little later than those on all data would."""
+    return Limits(_SWEEPS, max(_TOL, 0.1 * limits.tol), limits.deadline)
 
 
 def lost_something(history: Sequence[float], square_norm: float) -> bool:

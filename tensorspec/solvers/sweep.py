@@ -28,7 +28,7 @@ from tensorspec.constraints.compose import ModeConstraints
 from tensorspec.coupling.links import link_value
 from tensorspec.coupling.through import outside, refined, with_operators
 from tensorspec.models.base import AbstractModel
-from tensorspec.problem import Factors, Problem
+from tensorspec.problem import Factors, Problem, Tensor
 from tensorspec.scale import ScalePlan
 from tensorspec.solvers.base import Block, Undirected, rounding
 from tensorspec.solvers.dispatch import BlockPlan, joint_solver
@@ -113,6 +113,11 @@ class SweepInfo(NamedTuple):
     accepted: Array
 
 
+def _goes_by_entry(arguments: tuple[Any, ...]) -> bool:
+    leaves = jax.tree.leaves(arguments, is_leaf=lambda item: isinstance(item, Tensor))
+    return any(item.goes_by_entry for item in leaves if isinstance(item, Tensor))
+
+
 @eqx.filter_jit
 def objective(
     model: AbstractModel, problem: Problem, factors: Factors
@@ -128,7 +133,7 @@ def objective(
     return misfit + penalty, misfit, squares
 
 
-@compiled()
+@compiled(thorough=_goes_by_entry)
 def init_state(model: AbstractModel, program: Program, problem: Problem, factors: Factors) -> SweepState:
     """Return the state before the first sweep: the start put onto constraints and norms, and its objective."""
     constraints = {mode: rule.init_state(factors[mode].shape[0]) for mode, rule in problem.constraints.items()}
@@ -332,7 +337,7 @@ def _judge(
     return eqx.tree_at(lambda s: (s.quiet, s.status), after, (quiet, status))
 
 
-@compiled(static=("program", "static", "length"))
+@compiled(static=("program", "static", "length"), thorough=_goes_by_entry)
 def _compiled(
     arrays: Any, problem: Any, tol: Array, limit: Array, *, program: Program, static: Static, length: int
 ) -> tuple[Any, Array, Array]:
