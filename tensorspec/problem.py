@@ -9,6 +9,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Num
 
+from tensorspec.algebra.sparse import SparseTensor
 from tensorspec.constraints.compose import ModeConstraints
 from tensorspec.losses.base import AbstractLoss
 
