@@ -23,7 +23,9 @@ shares = np.stack([(np.hypot(x - a, y - b) < r).astype(float) for a, b, r in ((0
 shares = np.concatenate([shares, [1 - shares.max(axis=0)]])
 energy = np.linspace(0.1, 10, channels)
 lines = ((1.74, 4.5), (0.52, 6.4), (2.3, 8.0))
-spectra = np.stack([np.exp(-energy / 3) / 20 + sum(np.exp(-(((energy - e) / 0.06) ** 2)) for e in own) for own in lines])
+spectra = np.stack(
+    [np.exp(-energy / 3) / 20 + sum(np.exp(-(((energy - e) / 0.06) ** 2)) for e in own) for own in lines]
+)
 spectra /= spectra.sum(axis=1, keepdims=True)
 
 phase = shares.argmax(axis=0).reshape(-1)

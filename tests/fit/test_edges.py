@@ -1,5 +1,8 @@
 """Data at the edges of what can be fitted: the right answer, or one clear line."""
 
+import importlib
+import pickle
+import threading
 import warnings
 
 import numpy as np
@@ -32,6 +35,29 @@ def test_zero_rows_and_channels_come_back_as_zeros():
         assert (fit.factors["energy"].values[:, 4] == 0).all()
         assert float(abs(fit.residual()).max()) < 1e-5
         assert np.isfinite(fit.factors["pixel"]).all()
+
+
+def test_data_may_change_as_soon_as_the_fit_is_there(monkeypatch):
+    """The hash may still be at work then: it is of the data as they were fitted, and the record waits for it."""
+    call, changed = importlib.import_module("tensorspec.fit.call"), threading.Event()
+    hashed = call.digest_of
+
+    def late(clean):
+        assert changed.wait(60)
+        return hashed(clean)
+
+    monkeypatch.setattr(call, "digest_of", late)
+    values = np.random.default_rng(1).random((300, 90)).astype(np.float32)
+    before = values.copy()
+    options = {"model": ts.NMF(2), "max_sweeps": 1, "start": ts.Random()}
+    fit = run(cube(values, "x", "energy"), **options)
+    values[:] = 0
+    changed.set()
+    assert fit.provenance["input_sha256"] == run(cube(before, "x", "energy"), **options).provenance["input_sha256"]
+    other = run(cube(before[:, ::-1], "x", "energy"), **options).provenance["input_sha256"]
+    assert fit.provenance["input_sha256"] != other
+    again = pickle.loads(pickle.dumps(fit.provenance))
+    assert dict(again) == dict(fit.provenance) and len(again) == len(list(again))
 
 
 def test_one_pixel_and_one_channel():
