@@ -2,8 +2,8 @@
 Counts that are mostly zero
 ===========================
 
-An EDX map with few X-rays in a pixel is nearly empty. As a ``sparse`` array it takes the memory of its counts, and a fit
-goes through them alone.
+An EDX map with few X-rays in a pixel is nearly empty. As a ``sparse`` array it takes the memory of its counts, and a
+fit goes through them alone.
 """
 
 import numpy as np
