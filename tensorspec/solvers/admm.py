@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from tensorspec.algebra import small
 from tensorspec.algebra.normal_equations import NormalEquations
 from tensorspec.constraints.base import Separability
 from tensorspec.constraints.compose import ModeConstraints
@@ -186,7 +187,7 @@ def _with_inverse(member: _Member, shift: Array) -> _Member:
     dtype = member.equations.right.dtype
     rank = gram.shape[-1]
     if member.rules.splits:
-        inverse = jnp.linalg.inv(gram + member.rules.splits * shift * jnp.eye(rank))
+        inverse = small.inverse(gram + member.rules.splits * shift * jnp.eye(rank))
     else:
         inverse = jnp.linalg.pinv(gram, rtol=1e-12, hermitian=True)
     return member._replace(inverse=inverse.astype(dtype))
@@ -305,7 +306,7 @@ def _free_gradient_step(
     """Return the factors after a share of a proximal gradient step, which leads down with a single proximal map."""
     result = []
     for m, factor in zip(members, factors, strict=True):
-        steepest = jnp.max(jnp.linalg.eigvalsh(m.gram))
+        steepest = jnp.max(small.eigenvalue_bound(m.gram))
         step = (share / jnp.where(steepest > 0, steepest, 1.0)).astype(factor.dtype)
         value = factor - step * m.slope(factor)
         for split in range(m.rules.splits):
@@ -323,7 +324,7 @@ def _gradient_step(
     """
     weights = [jnp.where(jnp.max(norm) > 0, jnp.max(norm), 1.0) for norm in norms]
     steepest = jnp.max(
-        jnp.stack([jnp.max(jnp.linalg.eigvalsh(m.gram)) / w for m, w in zip(members, weights, strict=True)])
+        jnp.stack([jnp.max(small.eigenvalue_bound(m.gram)) / w for m, w in zip(members, weights, strict=True)])
     )
     slopes = [m.slope(factor) for m, factor in zip(members, factors, strict=True)]
     size = jnp.sqrt(jnp.max(jnp.stack([jnp.sum(jnp.square(s)) / w for s, w in zip(slopes, weights, strict=True)])))

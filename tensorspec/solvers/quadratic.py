@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from tensorspec.algebra.small import inverse
 from tensorspec.constraints.base import AbstractHardConstraint
 from tensorspec.constraints.compose import ModeConstraints
 from tensorspec.constraints.sparse import Sparse
@@ -215,9 +216,7 @@ def _inverse(
         whole = whole + (added + jnp.zeros_like(along))[:, :, None] * jnp.eye(rank)
     # Of collinear components a block is singular to rounding, and would have no root.
     whole = whole + 1e-14 * jnp.trace(whole, axis1=-2, axis2=-1)[..., None, None] * jnp.eye(rank)
-    root = jnp.linalg.cholesky(whole)
-    inverse = jax.scipy.linalg.solve_triangular(root, jnp.broadcast_to(jnp.eye(rank), root.shape), lower=True)
-    return jnp.swapaxes(inverse, -1, -2) @ inverse
+    return inverse(whole)
 
 
 def _times(inverse: Float[Array, "..."], values: Float[Array, "size rank"]) -> Float[Array, "size rank"]:
