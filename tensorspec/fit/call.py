@@ -135,9 +135,8 @@ def fit(
     background = ThreadPoolExecutor(1)
     with jax.enable_x64(True):
         gathered = gather(tensors, model, losses, mask, modes, weights, solver, rescale)
-        # It goes on beside the fit, and after it where that is faster.
-        digest = background.submit(digest_of, gathered.clean)
-        background.shutdown(wait=False)
+        # A hash of large data takes a core for longer than a fit may take: only a checkpoint needs it before.
+        digest = None if checkpoint is None else background.submit(digest_of, gathered.clean)
         recipe = _recipe(model, losses, solver, start, modes, weights, restarts, max_sweeps, tol, seed, rescale)
         limits = Limits(limit, float(tol), None if time_limit is None else began + float(time_limit))
         starts = make_starts(start, gathered, count, seed)
@@ -148,6 +147,8 @@ def fit(
             best, finals, compressed = run_all(gathered, starts, limits, stored, bar, first, compress)
         if compressed is not None:
             gathered = gathered._replace(why=f"{gathered.why}; {compressed}")
+        digest = background.submit(digest_of, gathered.clean) if digest is None else digest
+        background.shutdown(wait=False)
         result = finish(
             tensors,
             gathered,

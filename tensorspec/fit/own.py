@@ -10,7 +10,7 @@ __all__ = ["ALIGNED", "own_copy", "sum_of_squares"]
 
 # JAX takes over memory that begins at a multiple of so many bytes, and copies all else in one thread, page by page.
 ALIGNED = 64
-_PIECE = 2**15
+_PIECE = 2**17
 
 
 def own_copy(values: np.ndarray) -> tuple[np.ndarray, float]:

@@ -189,10 +189,10 @@ def run_all(
 
 
 def open_checkpoint(
-    path: Any, digest: Future[dict[str, str]], recipe: Any, starts: list[tuple[AbstractStart, int]]
+    path: Any, digest: Future[dict[str, str]] | None, recipe: Any, starts: list[tuple[AbstractStart, int]]
 ) -> Checkpoint | None:
     """Return the checkpoint at a path, tied to everything that the result depends on; None without a path."""
-    if path is None:
+    if path is None or digest is None:
         return None
     settings = {key: value for key, value in recipe.items() if key != "max_sweeps"}
     given = [
