@@ -31,7 +31,7 @@ def inverse(matrices: Float[Array, "... rank rank"]) -> Float[Array, "... rank r
 
     Examples
     --------
-    >>> inverse(jnp.array([[2.0, 0.0], [0.0, 4.0]])).tolist()
+    >>> (inverse(jnp.array([[2.0, 0.0], [0.0, 4.0]])) + 0.0).tolist()
     [[0.5, 0.0], [0.0, 0.25]]
     """
     rank = matrices.shape[-1]
