@@ -8,6 +8,7 @@ from tensorspec.plot.canvas import NotebookFigure
 ORDER = [
     "plot_nmf.py",
     "plot_poisson.py",
+    "plot_sparse_counts.py",
     "plot_fusion.py",
     "plot_order3.py",
     "plot_tucker.py",
