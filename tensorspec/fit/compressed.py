@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from functools import partial
 from math import prod
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from tensorspec.algebra.compilation import compiled
 from tensorspec.algebra.lowrank import columns_kept, compress
 from tensorspec.algebra.sparse import is_sparse
 from tensorspec.models.base import AbstractModel, Compressible
@@ -122,7 +123,7 @@ def _sketches(shape: tuple[int, ...], kept: tuple[int | None, ...]) -> tuple[np.
     return tuple(None if k is None else draw((size, k)) for size, k in zip(shape, kept, strict=True))
 
 
-@compiled(static=("dtype",))
+@partial(jax.jit, static_argnames=("dtype",))
 def _compressed(blocks: Any, rows: Any, square: Array, scale: Array, sketches: Any, *, dtype: Any) -> Any:
     return compress(blocks, sketches, rows, square / jnp.square(scale), dtype)
 

@@ -11,11 +11,11 @@ from concurrent.futures import Future
 from math import prod
 from typing import Any, NamedTuple
 
+import equinox as eqx
 import jax
 import numpy as np
 import xarray as xr
 
-from tensorspec.algebra.compilation import compiled
 from tensorspec.algebra.entries import Entries
 from tensorspec.constraints.orthogonal import Orthogonal
 from tensorspec.coupling.through import parameters_found, with_operators
@@ -275,7 +275,7 @@ def _record(tensor: xr.DataArray, gathered: Gathered, index: int, loss: Abstract
     )
 
 
-@compiled()
+@eqx.filter_jit
 def _violations(rules: Any, factors: Any) -> Any:
     return {mode: rule.violation(factors[mode]) for mode, rule in rules.items()}
 

@@ -15,6 +15,7 @@ it does not rise; else the factors from before come back and the next sweep is a
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -22,13 +23,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from tensorspec.algebra.compilation import compiled
 from tensorspec.algebra.normal_equations import NormalEquations
 from tensorspec.constraints.compose import ModeConstraints
 from tensorspec.coupling.links import link_value
 from tensorspec.coupling.through import outside, refined, with_operators
 from tensorspec.models.base import AbstractModel
-from tensorspec.problem import Factors, Problem, Tensor
+from tensorspec.problem import Factors, Problem
 from tensorspec.scale import ScalePlan
 from tensorspec.solvers.base import Block, Undirected, rounding
 from tensorspec.solvers.dispatch import BlockPlan, joint_solver
@@ -113,11 +113,6 @@ class SweepInfo(NamedTuple):
     accepted: Array
 
 
-def _goes_by_entry(arguments: tuple[Any, ...]) -> bool:
-    leaves = jax.tree.leaves(arguments, is_leaf=lambda item: isinstance(item, Tensor))
-    return any(item.goes_by_entry for item in leaves if isinstance(item, Tensor))
-
-
 @eqx.filter_jit
 def objective(
     model: AbstractModel, problem: Problem, factors: Factors
@@ -133,7 +128,7 @@ def objective(
     return misfit + penalty, misfit, squares
 
 
-@compiled(thorough=_goes_by_entry)
+@eqx.filter_jit
 def init_state(model: AbstractModel, program: Program, problem: Problem, factors: Factors) -> SweepState:
     """Return the state before the first sweep: the start put onto constraints and norms, and its objective."""
     constraints = {mode: rule.init_state(factors[mode].shape[0]) for mode, rule in problem.constraints.items()}
@@ -337,7 +332,7 @@ def _judge(
     return eqx.tree_at(lambda s: (s.quiet, s.status), after, (quiet, status))
 
 
-@compiled(static=("program", "static", "length"), thorough=_goes_by_entry)
+@partial(jax.jit, static_argnames=("program", "static", "length"))
 def _compiled(
     arrays: Any, problem: Any, tol: Array, limit: Array, *, program: Program, static: Static, length: int
 ) -> tuple[Any, Array, Array]:
