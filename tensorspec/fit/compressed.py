@@ -25,7 +25,7 @@ from tensorspec.models.base import AbstractModel, Compressible
 from tensorspec.problem import Problem, Tensor
 from tensorspec.solvers.dispatch import joint_solver
 from tensorspec.solvers.loop import Limits, Run
-from tensorspec.solvers.sweep import RUNNING, START, Program, SweepState
+from tensorspec.solvers.sweep import Program, SweepState, beginning
 from tensorspec.starts.base import Reduced
 
 __all__ = [
@@ -139,17 +139,7 @@ def as_reduced(tensor: Tensor) -> Reduced | None:
 def carried(state: SweepState) -> SweepState:
     """Return the state of a run on compressed data as one on all data, whose objective the first sweep will say."""
     unknown = jnp.asarray(jnp.inf, jnp.float64)
-    return dataclasses.replace(
-        state,
-        objective=unknown,
-        misfit=unknown,
-        momentum=jnp.asarray(START, jnp.float64),
-        cap=jnp.asarray(1.0, jnp.float64),
-        plain=jnp.asarray(True),
-        quiet=jnp.asarray(0, jnp.int32),
-        status=jnp.asarray(RUNNING, jnp.int32),
-        sweeps=jnp.asarray(0, jnp.int32),
-    )
+    return dataclasses.replace(state, objective=unknown, misfit=unknown, **beginning())
 
 
 def loose(limits: Limits) -> Limits:

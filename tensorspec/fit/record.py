@@ -139,7 +139,7 @@ def finish(
                 if run.status in (Status.INTERRUPTED, Status.TIME_LIMIT)
                 else compare_without(gathered, run, limits, answer.order)
             },
-            # Arrays are of our own memory; entries of a sparse array may be somebody else's to change.
+            # Arrays are of our own memory; a mask and the entries of a sparse array may be somebody else's to change.
             {"input_sha256": digest if all(_is_own(item) for item in gathered.clean.values()) else _settled(digest)},
         ),
         data=dict(tensors),
@@ -152,7 +152,7 @@ def finish(
 
 
 def _is_own(clean: CleanTensor) -> bool:
-    return isinstance(clean.values, np.ndarray)
+    return isinstance(clean.values, np.ndarray) and clean.valid is None
 
 
 def _settled(digest: Future[dict[str, str]]) -> Future[dict[str, str]]:

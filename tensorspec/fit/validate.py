@@ -12,7 +12,7 @@ import xarray as xr
 from tensorspec.algebra.entries import Entries
 from tensorspec.errors import InvalidArgument, InvalidData, NotEnoughMemory, UnknownName, suggest
 from tensorspec.fit.own import own_copy, sum_of_squares
-from tensorspec.fit.sparsity import better_dense, entries_of, mostly_zero, stored_bytes
+from tensorspec.fit.sparsity import better_dense, entries_of, mostly_zero, plain_type, stored_bytes
 from tensorspec.losses.base import AbstractLoss
 from tensorspec.modes import ModeLabels, broadcast_to_array, to_array
 
@@ -140,13 +140,7 @@ def clean(
     values = np.asarray(values if isinstance(values, np.ndarray) else values.todense())
     if loss is not None and mostly_zero(values, loss):
         return _clean_entries(name, Entries.from_dense(values), mask, names, labels)
-    if values.dtype.kind == "b":
-        values = values.astype(np.uint8)
-    elif values.dtype == np.float16:
-        values = values.astype(np.float32)
-    elif values.dtype.kind == "f" and values.dtype.itemsize > 8:
-        values = values.astype(np.float64)
-    values = np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("="))
+    values = np.ascontiguousarray(plain_type(values))
     use = None if mask is None else _as_boolean(name, broadcast_to_array(mask, names, labels))
     # Sums of squares are finite unless an entry is not, so that good data are read once.
     shared = isinstance(tensor.data, np.ndarray) and np.may_share_memory(values, tensor.data)

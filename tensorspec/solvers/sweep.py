@@ -38,11 +38,11 @@ from tensorspec.solvers.question import ask, doubled_loss
 from tensorspec.solvers.scoring import ScoringState, scored_step
 from tensorspec.solvers.static import Static
 
-__all__ = ["RUNNING", "START", "Program", "SweepInfo", "SweepState", "init_state", "objective", "run_chunk"]
+__all__ = ["RUNNING", "Program", "SweepInfo", "SweepState", "beginning", "init_state", "objective", "run_chunk"]
 
 RUNNING, CONVERGED, EXACT = 0, 1, 2
 # Extrapolation schedule of Ang, Cohen, Gillis and Hien (doi:10.1002/nla.2373): growth, growth of the cap, decay.
-_GROWTH, _CAP_GROWTH, _DECAY, START = 1.05, 1.01, 1.5, 0.5
+_GROWTH, _CAP_GROWTH, _DECAY, _START = 1.05, 1.01, 1.5, 0.5
 _PATIENCE = 3
 _EXACT_SHARE = 1e-14
 
@@ -105,6 +105,18 @@ class SweepState(eqx.Module):
     sweeps: Int[Array, ""]
 
 
+def beginning() -> dict[str, Array]:
+    """Return what a state says of extrapolation and stop before the first sweep."""
+    return {
+        "momentum": jnp.asarray(_START, jnp.float64),
+        "cap": jnp.asarray(1.0, jnp.float64),
+        "plain": jnp.asarray(True),
+        "quiet": jnp.asarray(0, jnp.int32),
+        "status": jnp.asarray(RUNNING, jnp.int32),
+        "sweeps": jnp.asarray(0, jnp.int32),
+    }
+
+
 class SweepInfo(NamedTuple):
     """What happened in a sweep: the objective kept, the one that was tried, and whether it was accepted."""
 
@@ -157,12 +169,7 @@ def init_state(model: AbstractModel, program: Program, problem: Problem, factors
         operators=tuple(tensor.operators for tensor in problem.tensors),
         objective=value,
         misfit=misfit,
-        momentum=jnp.asarray(START, jnp.float64),
-        cap=jnp.asarray(1.0, jnp.float64),
-        plain=jnp.asarray(True),
-        quiet=jnp.asarray(0, jnp.int32),
-        status=jnp.asarray(RUNNING, jnp.int32),
-        sweeps=jnp.asarray(0, jnp.int32),
+        **beginning(),
     )
 
 
