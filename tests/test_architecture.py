@@ -51,7 +51,7 @@ def test_the_contract_of_the_label_side_names_all_of_it():
 
 def test_each_side_is_forbidden_the_other():
     array, label = rooms_below("layers", "solvers"), rooms_below("label-layers", "prepare")
-    shared = {"errors", "recipe"}
+    shared = {"arguments", "errors", "recipe"}
     assert {f"tensorspec.{room}" for room in label - shared} <= set(CONTRACTS["array-side"]["forbidden_modules"])
     assert {f"tensorspec.{room}" for room in array - shared} <= set(CONTRACTS["label-side"]["forbidden_modules"])
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from tensorspec.arguments import number
 from tensorspec.noise import NoiseModel
-from tensorspec.phantoms.arguments import number
 
 __all__ = ["MOST_CORRELATION", "record"]
 

@@ -9,8 +9,8 @@ import numpy as np
 import xarray as xr
 from scipy.ndimage import gaussian_filter1d
 
+from tensorspec.arguments import number, sizes, whole
 from tensorspec.noise import NoiseModel
-from tensorspec.phantoms.arguments import number, sizes, whole
 from tensorspec.phantoms.counting import MOST_CORRELATION, record
 from tensorspec.phantoms.edx import xray_spectrum
 from tensorspec.phantoms.eels import Peak, core_loss, oxide_edges

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
+from tensorspec.arguments import number
 from tensorspec.errors import InvalidArgument
-from tensorspec.phantoms.arguments import number
 
 __all__ = ["blur_maps", "blur_to_overlap", "mean_overlap"]
 

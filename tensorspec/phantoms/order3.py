@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import xarray as xr
 
+from tensorspec.arguments import number, sizes, whole
 from tensorspec.noise import NoiseModel
-from tensorspec.phantoms.arguments import number, sizes, whole
 from tensorspec.phantoms.counting import record
 from tensorspec.phantoms.maps import blur_maps
 from tensorspec.phantoms.phantom import Phantom

@@ -1,4 +1,4 @@
-"""Checks of the arguments of a phantom: one clear line each."""
+"""Checks of arguments: one clear line each."""
 
 from __future__ import annotations
 
