@@ -7,10 +7,12 @@ it by sparse.py.
 from __future__ import annotations
 
 from math import prod
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import scipy.sparse
+
+if TYPE_CHECKING:
+    import scipy.sparse
 
 __all__ = ["Entries", "order_by", "smallest_integers"]
 
@@ -137,6 +139,8 @@ class Entries:
         for k in others:
             columns = columns * self.shape[k] + self.indices[k]
         rows = self.indices[axis]
+        import scipy.sparse  # loads slowly: not before it is needed
+
         return scipy.sparse.csr_matrix((self.stored, (rows, columns)), shape=(self.shape[axis], width))
 
     def rows(self, picked: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -186,6 +190,8 @@ def order_by(index: np.ndarray, size: int) -> np.ndarray:
     if count >= 2**31 or size >= 2**31:
         return np.argsort(index, kind="stable")
     # Columns of a matrix with a single row: bringing it to columns is a counting sort in C.
+    import scipy.sparse
+
     single = scipy.sparse.csr_matrix(
         (np.arange(count, dtype=np.int32), np.asarray(index, np.int32), np.array([0, count], np.int32)),
         shape=(1, size),

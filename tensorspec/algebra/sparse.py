@@ -27,7 +27,6 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.sparse
 from jaxtyping import Array, Float, Int, Num
 
 from tensorspec.algebra.entries import Entries, order_by, smallest_integers
@@ -138,6 +137,8 @@ def _groups(entries: Entries, stored: np.ndarray, axis: int) -> tuple[Along, int
     if axis and entries.ndim == 2:
         # Sorting by the second index is what bringing compressed rows to compressed columns does.
         ends = np.concatenate([[0], np.cumsum(np.bincount(entries.indices[0], minlength=sizes[0]))])
+        import scipy.sparse  # loads slowly: not before it is needed
+
         matrix = scipy.sparse.csr_matrix((stored, entries.indices[1], ends), shape=(sizes[0], size)).tocsc()
         stored, others = matrix.data, [matrix.indices.astype(smallest_integers(sizes[0]))]
     elif axis:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.linalg
-import scipy.sparse.linalg
 
 __all__ = ["LowRank", "low_rank", "noise_edge"]
 
@@ -163,6 +161,8 @@ def _leading(gram: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the largest eigenvalues of a Gram matrix, rising, and their vectors."""
     size = len(gram)
     if size >= LONG and count * 8 <= size:
+        import scipy.sparse.linalg  # loads slowly: not before it is needed
+
         # The method of Lanczos takes a sixth of the time where few are asked for.
         begin = np.random.default_rng(0).standard_normal(size)
         try:
@@ -171,6 +171,8 @@ def _leading(gram: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
             return squares[order], vectors[:, order]
         except scipy.sparse.linalg.ArpackNoConvergence:
             pass
+    import scipy.linalg
+
     return scipy.linalg.eigh(gram, subset_by_index=(size - count, size - 1), check_finite=False)
 
 
