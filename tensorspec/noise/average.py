@@ -44,8 +44,8 @@ def mean_noise_variance(
     -----
     Without a model: the residual variance of the rank-R singular value decomposition of the first axis against all
     others (at most about 128 of its rows where they are long), divided entry by entry by the share of the noise that
-    the decomposition leaves over; for noise that is even this is the factor ``N M / ((N - R)(M - R))``. Non-negative whole numbers
-    whose residual variance is 0.7 to 1.4 times their mean are counts: their variance is their mean.
+    the decomposition leaves over; for noise that is even this is the factor ``N M / ((N - R)(M - R))``. Non-negative
+    whole numbers whose residual variance is 0.7 to 1.4 times their mean are counts: their variance is their mean.
 
     Examples
     --------
