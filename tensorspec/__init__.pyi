@@ -25,6 +25,8 @@ from .coupling.links import Link as Link
 from .coupling.operators import Bin as Bin
 from .coupling.operators import Matrix as Matrix
 from .diagnose.match import compare as compare
+from .diagnose.rank import estimate_rank as estimate_rank
+from .diagnose.stability import stability as stability
 from .errors import AmbiguousFile as AmbiguousFile
 from .errors import ConstraintConflict as ConstraintConflict
 from .errors import InvalidArgument as InvalidArgument
@@ -56,6 +58,7 @@ from .models.tucker import Tucker as Tucker
 from .noise import NoiseModel as NoiseModel
 from .noise import estimate_noise as estimate_noise
 from .noise import poisson_scale as poisson_scale
+from .plot.rank import plot_rank as plot_rank
 from .solution import Fit as Fit
 from .solvers.admm import AOADMM as AOADMM
 from .solvers.hals import HALS as HALS

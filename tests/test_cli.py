@@ -172,6 +172,19 @@ def test_binning_sums_counts_and_keeps_units(files):
     assert float(binned.xray_energy[0]) == pytest.approx(float(whole.xray_energy[:4].mean()))
 
 
+def test_a_bin_with_a_missing_value_is_missing(tmp_path):
+    from tensorspec.cli.recipe_file import Source
+    from tensorspec.cli.source import load_source
+
+    phantom = ts.phantoms.cross_section(shape=(8, 8), eels_channels=32, edx_channels=32, gain=2.0)
+    data = phantom["eels"].copy(data=phantom["eels"].values.astype("float32"))
+    data[0, 0, 5] = np.nan
+    write_hspy(tmp_path / "eels.hspy", data)
+    binned = load_source(Source(tmp_path / "eels.hspy", bin={"energy_loss": 4}))
+    assert binned.dtype.kind == "f" and np.isnan(binned[0, 0]).values.tolist() == [False, True, *[False] * 6]
+    assert float(binned[0, 0, 0]) == pytest.approx(float(data[0, 0, :4].sum()), rel=1e-6)
+
+
 RECIPE = """
 output = "results"
 loss = "LeastSquares"

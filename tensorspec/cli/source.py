@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from tensorspec.cli.recipe_file import Source
 from tensorspec.errors import InvalidArgument, UnknownMode, suggest
 
@@ -60,7 +62,7 @@ def _binned(tensor: xr.DataArray, dim: str, count: int, source: Source) -> xr.Da
     attrs = {str(key): coord.attrs for key, coord in tensor.coords.items()}
     blocks: Any = tensor.coarsen({dim: count}, boundary="trim")
     # A bin that holds a missing value is missing: the sum of what is left would be too small.
-    binned = blocks.sum(skipna=False) if tensor.dtype.kind == "f" else blocks.sum()
+    binned = blocks.reduce(np.sum)
     if binned.dtype.kind in "ui" and int(abs(binned).max()) < 2**31:
         binned = binned.astype("uint32" if tensor.dtype.kind == "u" else "int32")
     binned.attrs = dict(tensor.attrs)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["LowRank", "low_rank", "noise_edge"]
+__all__ = ["LowRank", "leading_singular_values", "low_rank", "noise_edge"]
 
 FILL_SWEEPS = 5
 LONG = 256
@@ -134,6 +134,23 @@ def noise_edge(rows: int, channels: int, correlations: np.ndarray | None = None)
     c = np.linspace(0.002, 0.998, 500) / eigenvalues.max()
     edge = 1 / c + channels / rows * (eigenvalues / (1 - c[:, None] * eigenvalues)).mean(axis=1)
     return float(np.sqrt(rows * edge.min()))
+
+
+def leading_singular_values(matrix: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return left vectors, the largest singular values, falling, and right vectors, by the Gram matrix.
+
+    Examples
+    --------
+    >>> left, values, right = leading_singular_values(np.diag([1.0, 3.0, 2.0]), 2)
+    >>> values.round(12).tolist(), left.shape, right.shape
+    ([3.0, 2.0], (3, 2), (3, 2))
+    """
+    wide = matrix.shape[0] <= matrix.shape[1]
+    gram = matrix @ matrix.T if wide else matrix.T @ matrix
+    squares, vectors = _leading(gram, min(count, len(gram)))
+    values, first = np.sqrt(np.maximum(squares[::-1], 0.0)), vectors[:, ::-1]
+    other = (matrix.T @ first if wide else matrix @ first) / np.maximum(values, np.finfo(float).tiny)
+    return (first, values, other) if wide else (other, values, first)
 
 
 def _decompose(

@@ -1,0 +1,268 @@
+"""How many components there are: several criteria on the same data, and what to make of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from tensorspec.arguments import whole
+from tensorspec.constraints.relevance import ARD
+from tensorspec.diagnose.evidence import Criterion, RankEvidence
+from tensorspec.diagnose.noise_edge import SingularValues, singular_values_above_noise, summed_pixels
+from tensorspec.diagnose.prediction import Prediction, count_splitting, held_out
+from tensorspec.diagnose.stability import split_half, stability
+from tensorspec.errors import InvalidArgument, InvalidData, UnknownName, suggest
+from tensorspec.fit import fit
+from tensorspec.models.cp import CP, NMF
+from tensorspec.modes import find_modes
+from tensorspec.noise import NoiseModel, estimate_noise
+from tensorspec.noise.unfold import as_numbers
+
+__all__ = ["CRITERIA", "estimate_rank"]
+
+CRITERIA = (
+    "noise edge",
+    "parallel analysis",
+    "count splitting",
+    "held-out entries",
+    "relevance",
+    "stability",
+    "split halves",
+)
+# Fits of more values than these are made of sums over neighbouring pixels.
+_MOST_VALUES = 4_000_000
+_RUNS, _ALIKE, _RESTARTS = 5, 0.9, 5
+
+
+@dataclass(frozen=True, eq=False)
+class _Question:
+    """What every criterion is given."""
+
+    data: xr.DataArray
+    noise: NoiseModel
+    ranks: tuple[int, ...]
+    model: Callable[[int], Any]
+    plain: bool
+    seed: int
+    options: dict[str, Any]
+    singular: SingularValues
+
+
+def estimate_rank(
+    data: xr.DataArray,
+    ranks: Iterable[int] = range(1, 9),
+    *,
+    model: Callable[[int], Any] | None = None,
+    noise: NoiseModel | None = None,
+    mask: xr.DataArray | None = None,
+    criteria: Sequence[str] = CRITERIA,
+    seed: int = 0,
+    **options: Any,
+) -> RankEvidence:
+    """Ask several criteria how many components the data hold.
+
+    Parameters
+    ----------
+    data : DataArray
+        One tensor of any order; counts or other numbers, NaN where missing.
+    ranks : iterable of int
+        Numbers of components to try, where a criterion has to fit.
+    model : callable, optional
+        Gives the model of a rank, for instance ``lambda rank: ts.CP(rank, {...})``; by default `NMF`, or `CP` without
+        constraints where the data have negative values.
+    noise : NoiseModel, optional
+        By default that in ``attrs["noise"]``, else estimated.
+    mask : DataArray of bool, optional
+        True where an entry is used.
+    criteria : sequence of str
+        Which to ask.  ``"noise edge"``: singular values above those of noise; ``"parallel analysis"``: above those of
+        drawn counts with one component; ``"count splitting"``: the rank that predicts one half of the counts from the
+        other; ``"held-out entries"``: that predicts entries left out; ``"relevance"``: components that survive under
+        `ARD`; ``"stability"`` and ``"split halves"``: the largest rank whose components come back from other starts,
+        and from other pixels.
+    seed : int
+        Of all draws and starts.
+    **options
+        Further arguments of `fit` for all fits.
+
+    Returns
+    -------
+    RankEvidence
+        Prints as a table; ``recommended`` and ``advice`` say what follows, ``plot()`` draws it.
+
+    Raises
+    ------
+    InvalidData
+        If the data are not one DataArray of numbers.
+    InvalidArgument
+        If a rank is no whole number of at least one.
+    UnknownName
+        If there is no such criterion.
+
+    Notes
+    -----
+    The first two count components of a plain factorization of pixels against all else; a non-negative model may need
+    more.  Criteria that rest on the statistics of counts do not answer for data that are not counts: there the noise is
+    estimated from the data, and the number moves with that estimate.  Components that come back the same are no
+    evidence for their number: one component always does.
+
+    Examples
+    --------
+    >>> maps, spectra = np.eye(3)[np.arange(600) % 3], np.eye(3)[:, np.arange(60) % 3] + 0.1
+    >>> counts = xr.DataArray(np.random.default_rng(0).poisson(4 * maps @ spectra), dims=("x", "energy_loss"))
+    >>> found = estimate_rank(counts, criteria=["noise edge", "parallel analysis"])
+    >>> found.recommended
+    3
+    >>> print(found.advice)
+    3 components: all 2 criteria that answer say so.
+    """
+    if isinstance(data, dict):
+        raise InvalidData(f"estimate_rank takes one tensor at a time; choose one of {list(data)}: data[name].")
+    data = as_numbers(data)
+    tried = tuple(sorted({whole("ranks", rank, 1) for rank in ranks}))
+    if not tried:
+        raise InvalidArgument("ranks is empty; expected numbers of components such as range(1, 9).")
+    for name in criteria:
+        if name not in CRITERIA:
+            raise UnknownName(f"no criterion {name!r}; there are {list(CRITERIA)}.{suggest(name, CRITERIA)}")
+    if mask is not None:
+        data = data.where(mask)
+    negative = bool((data < 0).any())
+    noise = noise or NoiseModel.from_attrs(data.attrs) or estimate_noise(data)
+    few, summed = summed_pixels(data, _MOST_VALUES)
+    most = min(few.size // max(few.shape), *few.shape) if few.ndim == 2 else few.size // max(few.shape)
+    question = _Question(
+        data=few,
+        noise=NoiseModel(noise.gain, summed * noise.read_variance, noise.channel_correlation),
+        ranks=tuple(rank for rank in tried if rank <= most) or (1,),
+        model=model or (CP if negative else NMF),
+        plain=model is None and not negative,
+        seed=seed,
+        options=options,
+        singular=singular_values_above_noise(data, noise, looked=max(24, max(tried) + 4), seed=seed),
+    )
+    answers = tuple(_ASK[name](question) for name in criteria)
+    return RankEvidence(answers, question.singular.weak if noise.is_counts else ())
+
+
+def _not_counts(noise: NoiseModel) -> str:
+    return (
+        f"not counts: gain {noise.gain:.3g}, read variance {noise.read_variance:.3g}, neighbouring channels correlated "
+        f"by {noise.channel_correlation or 0:.2f}"
+    )
+
+
+def _edge(question: _Question) -> Criterion:
+    found = question.singular
+    curve = xr.DataArray(found.ratio, dims="component", coords={"component": np.arange(1, len(found.ratio) + 1)})
+    curves = {"over the edge of noise": curve}
+    where = f"{found.above} singular values above that of noise in {found.shape[0]} x {found.shape[1]}"
+    if found.spikes:
+        where += f", {found.spikes} spikes replaced"
+    if not question.noise.is_counts:
+        text = f"{_not_counts(question.noise)}; with this noise {where}"
+        return Criterion("noise edge", None, text, curves=curves)
+    last = found.ratio[found.above - 1] if found.above else np.nan
+    following = found.ratio[found.above] if found.above < len(found.ratio) else np.nan
+    text = f"{where}: the last {last:.2f} times, the next {following:.2f}"
+    return Criterion("noise edge", max(found.above, 1), text, curves=curves)
+
+
+def _parallel(question: _Question) -> Criterion:
+    found = question.singular
+    if found.parallel is None or found.above_parallel is None:
+        return Criterion("parallel analysis", None, _not_counts(question.noise))
+    text = f"{found.above_parallel} singular values above {found.parallel:.3f}, the largest in draws of one component"
+    return Criterion("parallel analysis", max(found.above_parallel, 1), text)
+
+
+def _splitting(question: _Question) -> Criterion:
+    if not question.noise.is_counts:
+        return Criterion("count splitting", None, _not_counts(question.noise))
+    values = question.data.as_numpy().values
+    values = values[np.isfinite(values)]
+    if (values < 0).any() or (values != np.rint(values)).any():
+        return Criterion("count splitting", None, "values that are not whole numbers cannot be split")
+    found = count_splitting(question.data, question.model, question.ranks, seed=question.seed, **question.options)
+    return _predicted("count splitting", "half deviance, unseen counts", found, question)
+
+
+def _held_out(question: _Question) -> Criterion:
+    found = held_out(
+        question.data, question.noise, question.model, question.ranks, seed=question.seed, **question.options
+    )
+    return _predicted("held-out entries", "half squared residual, unseen entries", found, question)
+
+
+def _predicted(name: str, what: str, found: Prediction, question: _Question) -> Criterion:
+    along = {"dims": "rank", "coords": {"rank": list(question.ranks)}}
+    curves = {what: xr.DataArray(found.score, **along), "standard error": xr.DataArray(found.error, **along)}
+    index = question.ranks.index(found.chosen)
+    text = f"{what} {found.score[index]:.4f}"
+    if index:
+        fall = found.score[index - 1] - found.score[index]
+        text += f", {question.ranks[index - 1]} component{'s' if question.ranks[index - 1] > 1 else ''} {fall:.2g} more"
+    if found.edge:
+        text += "; it is the largest that was tried: try more"
+    return Criterion(name, found.chosen, text, curves=curves)
+
+
+def _relevance(question: _Question) -> Criterion:
+    if not question.plain:
+        return Criterion("relevance", None, "asked of the default model on non-negative data only")
+    most = question.ranks[-1]
+    labels, _ = find_modes({"data": question.data})
+    mode = next(iter(labels))
+    found = fit(
+        question.data,
+        NMF(most, {mode: ARD()}),
+        restarts=_RESTARTS,
+        seed=question.seed,
+        progress=False,
+        **question.options,
+    )
+    alive = len(found.alive)
+    text = f"of {most} components {alive} survive under ARD(), the best of {_RESTARTS} starts"
+    if alive == most:
+        text += "; none died: try more"
+    return Criterion("relevance", alive, text)
+
+
+def _stability(question: _Question) -> Criterion:
+    lowest = []
+    for rank in question.ranks:
+        runs = stability(question.data, question.model(rank), _RUNS, seed=question.seed, **question.options)
+        lowest.append(float(runs.stability.min()))
+    return _same("stability", f"from {_RUNS} random starts", lowest, question)
+
+
+def _halves(question: _Question) -> Criterion:
+    found = split_half(question.data, question.model, question.ranks, seed=question.seed, **question.options)
+    return _same("split halves", "from two halves of the pixels", [float(item[-1]) for item in found], question)
+
+
+def _same(name: str, how: str, lowest: list[float], question: _Question) -> Criterion:
+    """Return the largest rank all of whose components come back."""
+    curve = xr.DataArray(lowest, dims="rank", coords={"rank": list(question.ranks)})
+    good = [rank for rank, value in zip(question.ranks, lowest, strict=True) if value >= _ALIKE]
+    answer = max(good) if good else None
+    text = f"all components come back {how} up to this rank" if good else f"at no rank all components come back {how}"
+    if answer is not None and answer < question.ranks[-1]:
+        following = question.ranks.index(answer) + 1
+        text += f"; with {question.ranks[following]} the least alike has a congruence of {lowest[following]:.2f}"
+    return Criterion(name, answer, text, counts=False, curves={"least congruence": curve})
+
+
+_ASK: dict[str, Callable[[_Question], Criterion]] = {
+    "noise edge": _edge,
+    "parallel analysis": _parallel,
+    "count splitting": _splitting,
+    "held-out entries": _held_out,
+    "relevance": _relevance,
+    "stability": _stability,
+    "split halves": _halves,
+}
