@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass, field
 from html import escape
 
@@ -60,14 +59,9 @@ class RankEvidence:
 
     @property
     def recommended(self) -> int | None:
-        """The answer that most criteria give, the smaller of two; None where fewer than two answer."""
-        answers = Counter(self.answers.values())
-        if sum(answers.values()) < 2:
-            return None
-        most = max(answers.values())
-        if most > 1:
-            return min(rank for rank, number in answers.items() if number == most)
-        return int(np.sort(list(self.answers.values()))[(len(self.answers) - 1) // 2])
+        """The median of the answers, the smaller of two; None where fewer than two criteria answer."""
+        answers = sorted(self.answers.values())
+        return answers[(len(answers) - 1) // 2] if len(answers) > 1 else None
 
     @property
     def agree(self) -> bool:
@@ -88,11 +82,12 @@ class RankEvidence:
         rank = self.recommended
         if rank is None:
             return "No recommendation: fewer than two criteria have an answer for these data."
+        named = f"{rank} component{'s' if rank > 1 else ''}"
         if self.agree:
-            text = f"{rank} components: all {len(self.answers)} criteria that answer say so."
+            text = f"{named}: all {len(self.answers)} criteria that answer say so."
         else:
             others = ", ".join(f"{name} {answer}" for name, answer in self.answers.items() if answer != rank)
-            text = f"{rank} components, but the criteria disagree: {others}."
+            text = f"{named}, but the criteria disagree: {others}."
         if self.weak:
             named = ", ".join(map(str, self.weak))
             text += f" Weakly resolved: component{'s' if len(self.weak) > 1 else ''} {named}."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +14,7 @@ from tensorspec.noise.lowrank import leading_singular_values, noise_edge
 from tensorspec.noise.residual import sample_noise
 from tensorspec.noise.unfold import row_dims, unfold
 
-__all__ = ["SingularValues", "singular_values_above_noise", "summed_pixels"]
+__all__ = ["SingularValues", "singular_values_above_noise", "sum_neighbours", "summed_pixels"]
 
 _MOST_VALUES = 8_000_000
 # A row with next to nothing in it that meets such a channel makes a large singular value by itself.
@@ -138,8 +139,8 @@ def singular_values_above_noise(
     )
 
 
-def summed_pixels(data: xr.DataArray, most: int) -> tuple[xr.DataArray, int]:
-    """Sum neighbouring pixels, two by two along the longer side, until few enough values are left.
+def summed_pixels(data: xr.DataArray, most: int, least: float = 0.0) -> tuple[xr.DataArray, int]:
+    """Sum neighbouring pixels, two by two along the longer side, until few enough values and enough counts are left.
 
     Counts stay counts, and none is lost.
 
@@ -149,6 +150,8 @@ def summed_pixels(data: xr.DataArray, most: int) -> tuple[xr.DataArray, int]:
         Coordinates of the pixels are lost where something is summed.
     most : int
         Number of values; no side is made shorter than 16.
+    least : float
+        Sum over a pixel, on average.
 
     Returns
     -------
@@ -165,15 +168,28 @@ def summed_pixels(data: xr.DataArray, most: int) -> tuple[xr.DataArray, int]:
     """
     summed = 1
     dims = row_dims(data)
-    while data.size > most:
+    count = math.prod(data.sizes[dim] for dim in dims)
+    brightness = float(data.sum()) / count if least else 0.0
+    while data.size > most or summed * brightness < least:
         dim = max(dims, key=lambda each: data.sizes[each])
         if data.sizes[dim] < 32:
             break
-        data = data.drop_vars([name for name, coord in data.coords.items() if dim in coord.dims])
-        blocks: Any = data.astype(np.float64).coarsen({dim: 2}, boundary="trim")
-        data = blocks.reduce(np.sum)
+        data = sum_neighbours(data, dim, 2)
         summed *= 2
     return data, summed
+
+
+def sum_neighbours(data: xr.DataArray, dim: str, number: int) -> xr.DataArray:
+    """Sum so many neighbours along a dimension; coordinates along it are lost, and what is missing spoils its sum.
+
+    Examples
+    --------
+    >>> sum_neighbours(xr.DataArray([1, 2, 3, 4, 5], dims="x"), "x", 2).values
+    array([3., 7.])
+    """
+    data = data.drop_vars([name for name, coord in data.coords.items() if dim in coord.dims])
+    blocks: Any = data.astype(np.float64).coarsen({dim: number}, boundary="trim")
+    return blocks.reduce(np.sum)
 
 
 def _alone(scaled: np.ndarray, left: np.ndarray, values: np.ndarray, right: np.ndarray) -> np.ndarray:

@@ -12,15 +12,21 @@ import xarray as xr
 from tensorspec.arguments import whole
 from tensorspec.constraints.relevance import ARD
 from tensorspec.diagnose.evidence import Criterion, RankEvidence
-from tensorspec.diagnose.noise_edge import SingularValues, singular_values_above_noise, summed_pixels
+from tensorspec.diagnose.noise_edge import (
+    SingularValues,
+    singular_values_above_noise,
+    sum_neighbours,
+    summed_pixels,
+)
 from tensorspec.diagnose.prediction import Prediction, count_splitting, held_out
 from tensorspec.diagnose.stability import split_half, stability
 from tensorspec.errors import InvalidArgument, InvalidData, UnknownName, suggest
 from tensorspec.fit import fit
+from tensorspec.losses.least_squares import LeastSquares
 from tensorspec.models.cp import CP, NMF
 from tensorspec.modes import find_modes
 from tensorspec.noise import NoiseModel, estimate_noise
-from tensorspec.noise.unfold import as_numbers
+from tensorspec.noise.unfold import as_numbers, row_dims
 
 __all__ = ["CRITERIA", "estimate_rank"]
 
@@ -33,8 +39,9 @@ CRITERIA = (
     "stability",
     "split halves",
 )
-# Fits of more values than these are made of sums over neighbouring pixels.
-_MOST_VALUES = 4_000_000
+# Fits of more values than these, or of pixels and channels with fewer counts on average, are made of sums over
+# neighbours: with a handful of counts in a pixel its share of a component costs more than it tells.
+_MOST_VALUES, _COUNTS, _MOST_CHANNELS = 4_000_000, 100, 4
 _RUNS, _ALIKE, _RESTARTS = 5, 0.9, 5
 
 
@@ -49,6 +56,7 @@ class _Question:
     plain: bool
     seed: int
     options: dict[str, Any]
+    condensed: str
     singular: SingularValues
 
 
@@ -87,7 +95,7 @@ def estimate_rank(
     seed : int
         Of all draws and starts.
     **options
-        Further arguments of `fit` for all fits.
+        Further arguments of `fit` for all fits; by default counts are fitted by ``LeastSquares(scaling="poisson")``.
 
     Returns
     -------
@@ -133,7 +141,7 @@ def estimate_rank(
         data = data.where(mask)
     negative = bool((data < 0).any())
     noise = noise or NoiseModel.from_attrs(data.attrs) or estimate_noise(data)
-    few, summed = summed_pixels(data, _MOST_VALUES)
+    few, summed, condensed = _condensed(data, noise)
     most = min(few.size // max(few.shape), *few.shape) if few.ndim == 2 else few.size // max(few.shape)
     question = _Question(
         data=few,
@@ -142,11 +150,26 @@ def estimate_rank(
         model=model or (CP if negative else NMF),
         plain=model is None and not negative,
         seed=seed,
-        options=options,
+        options={"loss": LeastSquares(scaling="poisson"), **options} if noise.is_counts else options,
+        condensed=condensed,
         singular=singular_values_above_noise(data, noise, looked=max(24, max(tried) + 4), seed=seed),
     )
     answers = tuple(_ASK[name](question) for name in criteria)
     return RankEvidence(answers, question.singular.weak if noise.is_counts else ())
+
+
+def _condensed(data: xr.DataArray, noise: NoiseModel) -> tuple[xr.DataArray, int, str]:
+    """Return what is fitted, how many pixels make one, and what was done in words."""
+    few, summed = summed_pixels(data, _MOST_VALUES, _COUNTS if noise.is_counts else 0)
+    said = f"sums over {summed} pixels" if summed > 1 else ""
+    channels = str(data.dims[-1])
+    if noise.is_counts and channels not in row_dims(data):
+        mean = float(few.sum()) / few.sizes[channels]
+        number = int(np.clip(np.ceil(_COUNTS / max(mean, 1e-9)), 1, _MOST_CHANNELS))
+        if number > 1 and few.sizes[channels] >= 16 * number:
+            few = sum_neighbours(few, channels, number)
+            said += f"{' and ' if said else 'sums over '}{number} channels"
+    return few, summed, f" (fits of {said})" if said else ""
 
 
 def _not_counts(noise: NoiseModel) -> str:
@@ -208,6 +231,7 @@ def _predicted(name: str, what: str, found: Prediction, question: _Question) -> 
         text += f", {question.ranks[index - 1]} component{'s' if question.ranks[index - 1] > 1 else ''} {fall:.2g} more"
     if found.edge:
         text += "; it is the largest that was tried: try more"
+    text += question.condensed
     return Criterion(name, found.chosen, text, curves=curves)
 
 
@@ -229,7 +253,7 @@ def _relevance(question: _Question) -> Criterion:
     text = f"of {most} components {alive} survive under ARD(), the best of {_RESTARTS} starts"
     if alive == most:
         text += "; none died: try more"
-    return Criterion("relevance", alive, text)
+    return Criterion("relevance", alive, text + question.condensed)
 
 
 def _stability(question: _Question) -> Criterion:
@@ -254,7 +278,7 @@ def _same(name: str, how: str, lowest: list[float], question: _Question) -> Crit
     if answer is not None and answer < question.ranks[-1]:
         following = question.ranks.index(answer) + 1
         text += f"; with {question.ranks[following]} the least alike has a congruence of {lowest[following]:.2f}"
-    return Criterion(name, answer, text, counts=False, curves={"least congruence": curve})
+    return Criterion(name, answer, text + question.condensed, counts=False, curves={"least congruence": curve})
 
 
 _ASK: dict[str, Callable[[_Question], Criterion]] = {
