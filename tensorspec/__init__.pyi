@@ -56,6 +56,8 @@ from .models.tucker import Tucker as Tucker
 from .noise import NoiseModel as NoiseModel
 from .noise import estimate_noise as estimate_noise
 from .noise import poisson_scale as poisson_scale
+from .prepare.deconvolve import deconvolve as deconvolve
+from .prepare.thickness import thickness as thickness
 from .solution import Fit as Fit
 from .solvers.admm import AOADMM as AOADMM
 from .solvers.hals import HALS as HALS
