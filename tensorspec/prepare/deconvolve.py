@@ -31,7 +31,7 @@ SAME_STEP = 1e-3
 # Pre-edge window by default: this share of the channels, but at least so many.
 PRE_EDGE, LEAST_PRE_EDGE = 0.04, 10
 # The core loss is continued downwards to no less than this share of its first energy loss.
-LOWEST = 1 / 3
+LOWEST = 1 / 2
 
 
 def deconvolve(
@@ -139,8 +139,8 @@ def deconvolve(
     if method == "log":
         if low is not None or low_mask is not None:
             raise InvalidArgument(
-                "deconvolve: the log method takes one spectrum with its zero-loss peak, and no `low`; give the low loss "
-                "(or a spliced spectrum) as `core`, or use method='ratio'."
+                "deconvolve: the log method takes spectra with their zero-loss peak, and no low: give the low loss, or a "
+                "spliced spectrum, as core; or use method='ratio'."
             )
         how, near = check_separation("deconvolve", zero_loss, core[dim]), near_zero("deconvolve", core[dim])
         result = along_signal(

@@ -9,7 +9,8 @@ import numpy as np
 __all__ = ["PowerTail", "upper_tail"]
 
 RATIO = 2**0.5
-# Losses beyond the last plasmon fall at least this steeply; a flatter end is noise or a pedestal.
+# Losses beyond the last plasmon fall at least this steeply; a flatter end is noise or an offset of the detector, of
+# which nothing can be said further on.
 LEAST_EXPONENT, MOST_EXPONENT = 2.0, 5.0
 LEAST_CHANNELS = 8
 
@@ -92,6 +93,7 @@ def upper_tail(spectra: np.ndarray, centre: np.ndarray, end: np.ndarray) -> Powe
     sure = (first > 0) & (second > 0) & (last > LEAST_CHANNELS)
     quotient = np.divide(first, second, out=np.ones_like(first), where=sure)
     free = 1 + np.log(quotient) / np.log(RATIO)
+    sure &= free >= LEAST_EXPONENT
     exponent = np.clip(free, LEAST_EXPONENT, MOST_EXPONENT)
     # The sum over the second window is height * last * (q^(exponent - 1) - 1) / (exponent - 1).
     scale = (exponent - 1) / (RATIO ** (exponent - 1) - 1)

@@ -14,6 +14,8 @@ __all__ = ["fourier_log", "fourier_ratio"]
 ROWS = 256
 # The pre-edge window holds a background to continue where its mean stands so many standard errors above zero.
 SEEN = 5.0
+# Below so many times the noise of what has lost energy, a transform of the low loss says nothing.
+ABOVE_NOISE = 3.0
 MOST_BACKGROUND_EXPONENT = 8.0
 
 
@@ -59,17 +61,17 @@ def fourier_log(
     for first in range(0, len(flat), ROWS):
         part = slice(first, first + ROWS)
         known = seen(flat[part], use[part])
-        rows = bridge(flat[part].astype(np.float64), known)
+        rows, lost = _sound(bridge(flat[part].astype(np.float64), known), near)
         zero = separate(rows, how, near)
+        noise = _noise_power(rows, zero)
         rows = _continued(rows, known, zero.centre, length - size)
         data, peak = rfft(rows, length, axis=1), rfft(zero.intensity, length, axis=1)
-        noise = np.abs(rows).sum(axis=1, keepdims=True)
         quotient = (data * peak.conj() + noise) / (np.abs(peak) ** 2 + noise)
         scattered = _logarithm(quotient)
         found = irfft(_modifier(peak, zero, width, length) * scattered, length, axis=1)[:, :size]
         if total:
             found *= rows.sum(axis=1, keepdims=True) / zero.intensity.sum(axis=1, keepdims=True)
-        result[part] = np.where(known, found, np.nan)
+        result[part] = np.where(known & ~lost[:, None], found, np.nan)
     return result.reshape(shape)
 
 
@@ -132,7 +134,10 @@ def fourier_ratio(
     reach = int(low.shape[-1] / (rebin or 1.0))
     below = min(reach, int(first * (1 - lowest))) if first > 0 else 0
     exponent = _exponent(mean.reshape(-1, size)[0], window, first)
-    length = int(next_fast_len(below + size + max(reach, below + size), real=True))
+    # Both ends are brought down to zero outside of the record: a step there is all frequencies, the noisy ones too.
+    fade = max(size // 8, 8)
+    padded = fade + below + size + fade
+    length = int(next_fast_len(padded + max(reach, padded), real=True))
     result = np.empty(flat.shape, dtype=np.float32 if flat.dtype == np.float32 else np.float64)
     kernel = _kernel(low, low_use, how, near, width, total, rebin, length) if alone else np.zeros(0)
     for start in range(0, len(flat), ROWS):
@@ -142,7 +147,8 @@ def fourier_ratio(
         known = seen(flat[part], use[part])
         rows = bridge(flat[part].astype(np.float64), known)
         rows = np.concatenate([_background(rows, window, first, exponent, below), rows], axis=1)
-        found = irfft(rfft(rows, length, axis=1) * kernel, length, axis=1)[:, below : below + size]
+        rows = _faded(rows, fade)
+        found = irfft(rfft(rows, length, axis=1) * kernel, length, axis=1)[:, fade + below : fade + below + size]
         result[part] = np.where(known, found, np.nan)
     return result.reshape(shape)
 
@@ -161,9 +167,9 @@ def _kernel(
     from scipy.fft import rfft
 
     known = seen(low, use)
-    rows = bridge(low.astype(np.float64), known)
+    rows, lost = _sound(bridge(low.astype(np.float64), known), near)
     zero = separate(rows, how, near)
-    size = rows.shape[1]
+    size, noise = rows.shape[1], _noise_power(rows, zero)
     rows = _continued(rows, known, zero.centre, max(int(length * (rebin or 1.0)) - size, 0))
     peak = np.pad(zero.intensity, ((0, 0), (0, rows.shape[1] - size)))
     if rebin is not None:
@@ -171,13 +177,33 @@ def _kernel(
         zero = ZeroLoss(peak, (zero.centre + 0.5) / rebin - 0.5, zero.width / rebin)
     rows, peak = rows[:, :length], peak[:, :length]
     elastic, everything = peak.sum(axis=1, keepdims=True), rows.sum(axis=1, keepdims=True)
-    noise = np.abs(rows).sum(axis=1, keepdims=True)
     data, peak = rfft(rows, length, axis=1), rfft(peak, length, axis=1)
     wanted = _modifier(peak, zero, width, length)
     # Where the low loss is noise alone its inelastic part has nothing to say, and the peak is all there is.
     flat = noise if width is None else 0.0
     kernel = (wanted * data.conj() + flat) / (np.abs(data) ** 2 + noise)
+    kernel[lost] = np.nan
     return kernel * (everything / elastic) if total else kernel
+
+
+def _sound(rows: np.ndarray, near: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Spectra with one lone peak in place of those that are missing or have no zero-loss peak, and which these are."""
+    lost = np.isnan(rows).any(axis=1) | ~(np.nan_to_num(rows[:, near[0] : near[1]]).max(axis=1) > 0)
+    if lost.any():
+        rows = np.where(lost[:, None], 0.0, rows)
+        rows[lost, (near[0] + near[1]) // 2] = 1.0
+    return rows, lost
+
+
+def _noise_power(rows: np.ndarray, zero: ZeroLoss) -> np.ndarray:
+    """Power below which a transform is noise, (rows, 1): from second differences of what has lost energy.
+
+    The zero-loss peak stands in both parts of a quotient, its noise too: that of the rest alone makes them differ.
+    """
+    rest = rows - zero.intensity
+    bend = rest[:, 2:] - 2 * rest[:, 1:-1] + rest[:, :-2]
+    power = (bend**2).sum(axis=1, keepdims=True) / 6 * ABOVE_NOISE**2
+    return np.maximum(power, 1e-24 * rows.sum(axis=1, keepdims=True) ** 2 + np.finfo(float).tiny)
 
 
 def _modifier(peak: np.ndarray, zero: ZeroLoss, width: float | None, length: int) -> np.ndarray:
@@ -240,6 +266,14 @@ def _background(
     height = rows[:, window[0] : window[1]].sum(axis=1) / law.sum()
     lower = (first + np.arange(-below, 0)) / first
     return height[:, None] * lower**-exponent
+
+
+def _faded(rows: np.ndarray, count: int) -> np.ndarray:
+    """So many more channels at either end, in which the spectrum goes down to zero along half a cosine."""
+    fall = 0.5 * (1 + np.cos(np.pi * (np.arange(count) + 0.5) / count))
+    few = min(4, rows.shape[1])
+    left, right = rows[:, :few].mean(axis=1, keepdims=True), rows[:, -few:].mean(axis=1, keepdims=True)
+    return np.concatenate([left * fall[::-1], rows, right * fall], axis=1)
 
 
 def _rebinned(rows: np.ndarray, ratio: float) -> np.ndarray:

@@ -38,7 +38,7 @@ def thickness(
     low : DataArray
         Low-loss spectra with their zero-loss peak, the highest point within 10 eV of zero; numpy- or dask-backed.
     zero_loss : {"tail", "minimum"} or (float, float)
-        What counts as unscattered. ``"tail"``: the data up to one and a half widths above the peak, beyond that its
+        What counts as unscattered. ``"tail"``: the data up to one width (half maximum) above the peak, beyond that its
         mirrored lower tail. ``"minimum"``: the data up to the minimum behind the peak. A window, in the units of the
         axis: the data in it.
     dim : str, optional

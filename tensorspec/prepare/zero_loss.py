@@ -15,11 +15,13 @@ __all__ = ["NEAR", "SEPARATIONS", "ZeroLoss", "check_separation", "near_zero", "
 SEPARATIONS = ("tail", "minimum")
 # The peak is looked for this far around the zero of the axis, eV.
 NEAR = 10.0
-# Widths of the peak: where the mirrored tail takes over, and from where on it is matched to the data.
-JOINT, MATCHED_FROM = 1.5, 0.75
+# Widths of the peak: between the first two the mirrored tail takes over, between the other two it is matched.
+RAMP, MATCHED = (1.0, 2.5), (0.75, 1.5)
 MOST_ASYMMETRY = 4.0
-# The minimum is looked for between these distances from the peak, in its widths.
+# The minimum is looked for between these distances from the peak, in its widths, and no further than to where the
+# spectrum has risen to so many times its lowest value, by this share of the peak.
 MINIMUM = (1.0, 12.0)
+RISEN, RISEN_OF_PEAK = 2.0, 3e-3
 
 
 @dataclass(frozen=True)
@@ -130,8 +132,8 @@ def separate(spectra: np.ndarray, how: str | tuple[int, int], near: tuple[int, i
     spectra : (rows, channels) float array
         Without gaps.
     how : {"tail", "minimum"} or (int, int)
-        ``"tail"``: the data up to one and a half widths above the peak, beyond that the mirrored lower tail, scaled
-        so that it holds as much as the data just before. ``"minimum"``: the data up to the minimum behind the peak.
+        ``"tail"``: the data up to one width above the peak, and, smoothly from there to two and a half widths, the
+        mirrored lower tail, scaled so that it holds as much as the data about the joint. ``"minimum"``: the data up to the minimum behind the peak.
         A window: the data in these channels.
     near : (int, int)
         Channels among which the peak is the highest.
@@ -165,17 +167,22 @@ def separate(spectra: np.ndarray, how: str | tuple[int, int], near: tuple[int, i
     if how == "minimum":
         smooth = spectra if spectra.shape[1] < 3 else _smooth(spectra)
         low, high = (factor * np.maximum(width, 2.0)[:, None] for factor in MINIMUM)
-        cut = np.where((distance >= low) & (distance <= high), smooth, np.inf).argmin(axis=1)
+        looked = np.where((distance >= low) & (distance <= high), smooth, np.inf)
+        top = spectra[:, near[0] : near[1]].max(axis=1, keepdims=True)
+        bound = RISEN * np.minimum.accumulate(looked, axis=1) + RISEN_OF_PEAK * top
+        risen = np.maximum.accumulate(np.isfinite(looked) & (looked > bound), axis=1)
+        cut = np.where(risen, np.inf, looked).argmin(axis=1)
         return ZeroLoss(np.where((channel <= cut[:, None]) | np.isnan(spectra), spectra, 0.0), centre, width)
 
     mirrored = _interpolate(spectra, 2 * centre[:, None] - channel)
-    joint = JOINT * np.maximum(width, 2.0)[:, None]
-    matched = (distance > MATCHED_FROM * np.maximum(width, 2.0)[:, None]) & (distance <= joint)
+    widths = distance / np.maximum(width, 2.0)[:, None]
+    matched = (widths > MATCHED[0]) & (widths <= MATCHED[1])
     above, below = (spectra * matched).sum(axis=1), (mirrored * matched).sum(axis=1)
     sure = (above > 0) & (below > 0)
     scale = np.clip(np.divide(above, below, out=np.ones_like(above), where=sure), 1 / MOST_ASYMMETRY, MOST_ASYMMETRY)
-    tail = mirrored * scale[:, None]
-    return ZeroLoss(np.where(distance <= joint, spectra, tail), centre, width)
+    # A step here would be a loss with all frequencies in it.
+    ramp = np.sin(0.5 * np.pi * np.clip((widths - RAMP[0]) / (RAMP[1] - RAMP[0]), 0, 1)) ** 2
+    return ZeroLoss(spectra - ramp * (spectra - mirrored * scale[:, None]), centre, width)
 
 
 def _centre_and_width(spectra: np.ndarray, near: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:

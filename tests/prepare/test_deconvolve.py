@@ -1,0 +1,234 @@
+"""Deconvolution of plural scattering: planted single scattering comes back, whatever the type, mask or axis."""
+
+import numpy as np
+import pytest
+import xarray as xr
+
+import tensorspec as ts
+from tensorspec.prepare.deconvolve import deconvolve
+
+PHANTOM = ts.phantoms.dual_eels(shape=(8, 24), core_channels=768, seed=3)
+TRUTH = PHANTOM.truth
+CORE, LOW = PHANTOM["core"], PHANTOM["low"]
+SINGLE = (TRUTH.maps * TRUTH.core_spectra).sum("component").transpose(*CORE.dims)
+EDGES = slice(455, 810)
+
+
+def relative(found, truth, dim):
+    """Largest deviation of the spectra of columns, over bins of 16 channels, in proportion."""
+    found, truth = (item.mean("y").coarsen({dim: 16}, boundary="trim").mean() for item in (found, truth))
+    return abs(found / truth - 1)
+
+
+# ---- ratio
+
+
+def test_ratio_gives_back_single_scattering_where_ignoring_it_is_wrong_by_a_quarter():
+    found = deconvolve(CORE, LOW, intensity="total")
+    thick = TRUTH.thickness.mean("y")
+    assert float(thick.max()) > 1.5
+    raw = relative(CORE, SINGLE, "energy_loss").sel(energy_loss=EDGES)
+    assert float(raw.isel(x=slice(16, None)).max()) > 0.3
+    mended = relative(found, SINGLE, "energy_loss").sel(energy_loss=EDGES)
+    # Noise of a bin: about 8 * 16 * 300 counts, times exp(t).
+    assert float(mended.mean()) < 0.02
+    assert float(mended.max()) < 0.12
+    exact = relative(deconvolve(PHANTOM.expected("core"), PHANTOM.expected("low"), intensity="total"), SINGLE, "energy_loss")
+    assert float(exact.sel(energy_loss=EDGES).where(thick < 1.0).max()) < 0.025
+    assert float(exact.sel(energy_loss=EDGES).max()) < 0.08
+
+
+def test_edges_without_background_come_back_exactly():
+    edge = TRUTH.core_spectra - TRUTH.core_spectra.isel(energy_loss=0)
+    edge = np.maximum(edge.isel(component=3), 0).where(TRUTH.energy_loss > 500, 0.0)
+    low = PHANTOM.expected("low")
+    kernel = (low / low.sum("low_energy_loss")).isel(y=0).values
+    size = edge.size
+    plural = np.array([np.convolve(edge.values, one)[40 : 40 + size] for one in kernel])
+    plural = xr.DataArray(plural, dims=("x", "energy_loss"), coords={"energy_loss": TRUTH.energy_loss})
+    found = deconvolve(plural, low.isel(y=0), modifier=1.2, intensity="total")
+    sharp = deconvolve(plural.isel(x=[0]) * 0 + edge, xr.where(low.low_energy_loss == 0, 1.0, 0.0), modifier=1.2)
+    inside = slice(60, size - 60)
+    np.testing.assert_allclose(
+        found.values[:, inside], np.broadcast_to(sharp.values, found.shape)[:, inside], atol=0.012 * edge.values.max()
+    )
+    assert float(abs(plural - edge).max()) > 0.2 * edge.values.max()
+
+
+def test_noise_is_not_amplified_by_the_zero_loss_peak_as_modifier():
+    expected = PHANTOM.expected("core")
+    noise = CORE - deconvolve(expected, LOW) * 0 - expected
+    processed = deconvolve(CORE, LOW) - deconvolve(expected, LOW)
+    assert float(processed.std() / noise.std()) < 1.03
+    narrow = deconvolve(CORE, LOW, modifier=0.6) - deconvolve(expected, LOW, modifier=0.6)
+    wide = deconvolve(CORE, LOW, modifier=3.0) - deconvolve(expected, LOW, modifier=3.0)
+    assert float(narrow.std()) > 1.5 * float(processed.std()) > 2 * float(wide.std())
+
+
+def test_intensities_differ_by_what_has_lost_energy():
+    one, all_of_them = deconvolve(CORE, LOW), deconvolve(CORE, LOW, intensity="total")
+    ratio = (all_of_them.sum("energy_loss") / one.sum("energy_loss")).values
+    np.testing.assert_allclose(np.log(ratio), TRUTH.thickness.values, rtol=0.03, atol=0.01)
+
+
+def test_one_low_loss_for_all_and_one_for_each_line():
+    mean = LOW.mean(["y", "x"])
+    found = deconvolve(CORE, mean)
+    assert found.dims == CORE.dims
+    one_by_one = deconvolve(CORE.isel(y=2, x=[5]), mean, pre_edge=(430, 445))
+    assert one_by_one.sizes["energy_loss"] == CORE.sizes["energy_loss"]
+    line = deconvolve(CORE, LOW.isel(y=0))
+    same = deconvolve(CORE, LOW.isel(y=[0] * 8).assign_coords(y=CORE.y))
+    xr.testing.assert_allclose(line, same)
+    assert float(abs(line - found).max()) > 1
+
+
+def test_scale_of_the_low_loss_and_place_of_its_peak_drop_out():
+    found = deconvolve(CORE, LOW)
+    xr.testing.assert_allclose(deconvolve(CORE, LOW * 7.0), found, rtol=2e-3, atol=0.5)
+    moved = LOW.assign_coords(low_energy_loss=LOW.low_energy_loss + 1.25)
+    xr.testing.assert_allclose(deconvolve(CORE, moved), found, rtol=1e-9, atol=1e-6)
+
+
+def test_finer_low_loss_is_rebinned_and_coarser_refused():
+    core = PHANTOM.expected("core").coarsen(energy_loss=2).sum()
+    low = PHANTOM.expected("low")
+    found = deconvolve(core, low)
+    same = deconvolve(core, low.coarsen(low_energy_loss=2).sum())
+    np.testing.assert_allclose(found, same, rtol=5e-3)
+    kept = deconvolve(PHANTOM.expected("core"), low).coarsen(energy_loss=2).sum()
+    np.testing.assert_allclose(found, kept, rtol=0.02)
+    with pytest.raises(ts.InvalidData, match=r"2 times as wide.*core\.coarsen\(energy_loss=2"):
+        deconvolve(CORE, low.coarsen(low_energy_loss=2).sum())
+    in_kev = low.assign_coords(low_energy_loss=("low_energy_loss", low.low_energy_loss.values / 1e3, {"units": "keV"}))
+    xr.testing.assert_allclose(deconvolve(core, in_kev), found)
+
+
+# ---- log
+
+
+def test_log_gives_back_single_scattering_within_its_noise():
+    found = deconvolve(LOW, method="log")
+    behind = slice(8, 230)
+    pull = ((found - TRUTH.single_low) / np.sqrt(PHANTOM.expected("low"))).sel(low_energy_loss=behind)
+    assert abs(float(pull.mean())) < 0.03
+    assert float(pull.std()) < 1.1
+    area = found.sel(low_energy_loss=behind).sum("low_energy_loss")
+    true = TRUTH.single_low.sel(low_energy_loss=behind).sum("low_energy_loss")
+    np.testing.assert_allclose(area, true, rtol=0.02)
+    raw = LOW.sel(low_energy_loss=behind).sum("low_energy_loss")
+    assert float((raw / true).max()) > 2
+
+
+def test_log_of_a_very_thick_specimen():
+    thick = ts.phantoms.dual_eels(shape=(8, 8), thickness=(3.5, 4.0), low_counts=1e8, low_channels=1024, core_channels=64)
+    found = deconvolve(thick["low"], method="log").mean(["y", "x"])
+    true = thick.truth.single_low.mean(["y", "x"])
+    window = slice(12, 60)
+    np.testing.assert_allclose(
+        found.sel(low_energy_loss=window), true.sel(low_energy_loss=window), atol=0.04 * float(true.max())
+    )
+
+
+def test_log_with_a_gaussian_and_with_all_electrons():
+    zero = deconvolve(LOW, method="log")
+    everything = deconvolve(LOW, method="log", intensity="total")
+    ratio = everything.sum("low_energy_loss") / zero.sum("low_energy_loss")
+    np.testing.assert_allclose(np.log(ratio), TRUTH.thickness, rtol=0.03, atol=0.01)
+    smooth = deconvolve(LOW, method="log", modifier=2.0)
+    # Areas stay, but for what the broader lines carry across the ends.
+    np.testing.assert_allclose(smooth.sum("low_energy_loss"), zero.sum("low_energy_loss"), rtol=0.01)
+    bend = [float(np.abs(item.diff("low_energy_loss", 2)).mean()) for item in (smooth, zero)]
+    assert bend[0] < 0.3 * bend[1]
+
+
+# ---- labels, types, lazy data, masks
+
+
+@pytest.mark.parametrize("method", ["ratio", "log"])
+def test_labels_types_and_lazy_data(method):
+    data, low = (CORE, LOW) if method == "ratio" else (LOW, None)
+    data = data.assign_attrs(history=["measured"])
+    before = data.copy(deep=True)
+    found = deconvolve(data, low, method)
+    xr.testing.assert_identical(data, before)
+    assert found.dims == data.dims and found.dtype == np.float64 and found.name == data.name
+    assert found.attrs["units"] == "counts" and "noise" not in found.attrs
+    assert found.attrs["history"][0] == "measured" and found.attrs["history"][1].startswith("deconvolve: Fourier")
+    for dim in data.dims:
+        xr.testing.assert_identical(found[dim], data[dim])
+    single = deconvolve(data.astype(np.float32), low, method)
+    assert single.dtype == np.float32
+    np.testing.assert_allclose(single, found, rtol=1e-4, atol=1e-4 * float(found.max()))
+    turned = data.transpose(data.dims[2], "x", "y")
+    other = deconvolve(turned, low, method)
+    assert other.dims == turned.dims
+    xr.testing.assert_allclose(other.transpose(*found.dims), found)
+    lazy_low = None if low is None else low.chunk({"y": 4, "low_energy_loss": 100})
+    lazy = deconvolve(data.chunk({"x": 7, data.dims[2]: 200}), lazy_low, method)
+    assert lazy.chunks is not None
+    xr.testing.assert_allclose(lazy.compute(), found)
+
+
+def test_masked_channels_are_bridged_and_missing_in_the_result():
+    found = deconvolve(CORE, LOW)
+    spoiled, low = CORE.astype(float), LOW.astype(float)
+    spoiled[:, :, 300] = 1e6
+    spoiled[2, 5, 500] = 1e6
+    low[:, :, 150] = 1e6
+    mask = xr.ones_like(CORE, dtype=bool)
+    mask[:, :, 300] = False
+    mask[2, 5, 500] = False
+    low_mask = xr.DataArray(np.arange(LOW.sizes["low_energy_loss"]) != 150, dims="low_energy_loss")
+    masked = deconvolve(spoiled, low, mask=mask, low_mask=low_mask)
+    assert np.isnan(masked).sum() == np.count_nonzero(~mask)
+    np.testing.assert_allclose(masked.where(mask), found.where(mask), atol=12)
+    xr.testing.assert_allclose(deconvolve(spoiled.where(mask), low, low_mask=low_mask), masked)
+    assert float(abs(deconvolve(spoiled, low) - found).max()) > 1000
+    pixels = xr.DataArray(np.arange(24) > 4, dims="x", coords={"x": CORE.x})
+    some = deconvolve(CORE, LOW, mask=pixels)
+    assert np.isnan(some.isel(x=slice(0, 5))).all() and np.isfinite(some.isel(x=slice(5, None))).all()
+    gone = deconvolve(CORE, LOW, low_mask=pixels)
+    assert np.isnan(gone.isel(x=slice(0, 5))).all() and np.isfinite(gone.isel(x=slice(5, None))).all()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "error", "message"),
+    [
+        ((CORE, LOW, "wiener"), {}, ts.InvalidArgument, "there are 'ratio'.*and 'log'"),
+        ((CORE,), {}, ts.InvalidArgument, "needs the low loss"),
+        ((LOW, LOW, "log"), {}, ts.InvalidArgument, "and no low"),
+        ((CORE, None, "log"), {}, ts.InvalidData, "zero loss is not in these spectra"),
+        ((CORE, CORE), {}, ts.InvalidData, "zero loss is not in these spectra"),
+        ((CORE, LOW), {"modifier": "gaussian"}, ts.InvalidArgument, "expected 'zero_loss', or the width"),
+        ((CORE, LOW), {"modifier": -1.0}, ts.InvalidArgument, "deconvolve: modifier is -1.0"),
+        ((CORE, LOW), {"intensity": "all"}, ts.InvalidArgument, "'zero_loss' or 'total'"),
+        ((CORE, LOW), {"pre_edge": (10, 20)}, ts.InvalidArgument, "pre-edge window 10 to 20 holds 0 channels"),
+        ((CORE, LOW), {"pre_edge": 450}, ts.InvalidArgument, "expected two energies"),
+        ((CORE, LOW), {"dim": "energy"}, ts.UnknownMode, "no dimension 'energy'"),
+        ((CORE, LOW.isel(y=slice(0, 3))), {}, ts.ModeMismatch, "3 points of the low loss along 'y', 8"),
+        ((CORE, LOW.rename(y="z")), {}, ts.UnknownMode, "the low loss has a dimension 'z'"),
+        ((CORE, LOW.assign_coords(x=LOW.x + 3)), {}, ts.ModeMismatch, "lie at different 'x'"),
+        ((CORE.values, LOW), {}, ts.InvalidData, "core is a ndarray"),
+        ((CORE, LOW.values), {}, ts.InvalidData, "low is a ndarray"),
+    ],
+)
+def test_wrong_arguments_get_one_clear_line(arguments, options, error, message):
+    with pytest.raises(error, match=message) as caught:
+        deconvolve(*arguments, **options)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_real_line_scan(shared_data):
+    pytest.importorskip("rsciio")
+    folder = shared_data / "lsmo_eels"
+    core = ts.load(folder / "LSMO_linescan.hdf5", reader="HSPY")
+    low = ts.load(folder / "LSMO_linescan_low_loss.hdf5", reader="HSPY")
+    found = deconvolve(core, low)
+    assert found.dims == core.dims and np.isfinite(found).all()
+    # What came from below is gone, and noise has not grown.
+    assert float((found.sum() / core.sum())) < 0.8
+    rough = [float(np.abs(item.diff("energy_loss", 2)).mean()) for item in (found, core)]
+    assert rough[0] < 1.05 * rough[1]
+    once = deconvolve(low, method="log").mean("x")
+    assert 15 < float(once.sel(energy_loss=slice(8, 100)).idxmax()) < 40
