@@ -1,5 +1,4 @@
-"""Data sets with known truth: a cross-section seen by EELS and EDX at once, blurred discs, low loss and core loss
-of one specimen, a set of order three."""
+"""Data sets with known truth: a cross-section by EELS and EDX, blurred discs, dual EELS, a set of order three."""
 
 from tensorspec.phantoms.cross_section import cross_section as cross_section
 from tensorspec.phantoms.discs import disc_pair as disc_pair

@@ -185,11 +185,9 @@ def _scatter(
     pixels: np.ndarray, peaks: np.ndarray, single: np.ndarray, margin: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Low losses, their single scattering, and core losses from `margin` on, of pixels with these mean free paths."""
-    from scipy.fft import irfft, next_fast_len, rfft
-
     channels = int(LONGEST / STEP)
-    length = int(next_fast_len(channels + max(single.shape[1], peaks.shape[1]), real=True))
-    losses = rfft([_plasmon(channels, *phase.plasmon) for phase in PHASES], length, axis=1)
+    length = 2 ** (channels + max(single.shape[1], peaks.shape[1]) - 1).bit_length()
+    losses = np.fft.rfft([_plasmon(channels, *phase.plasmon) for phase in PHASES], length, axis=1)
     low, single_low = np.empty_like(peaks), np.empty_like(peaks)
     core = np.empty((len(single), single.shape[1] - margin))
     for first in range(0, len(pixels), 64):
@@ -197,10 +195,10 @@ def _scatter(
         once = pixels[part] @ losses
         unscattered = np.exp(-pixels[part].sum(axis=1, keepdims=True))
         scattered = unscattered * np.exp(once)
-        peak = rfft(peaks[part], length, axis=1)
-        low[part] = irfft(peak * scattered, length, axis=1)[:, : peaks.shape[1]]
-        single_low[part] = irfft(peak * unscattered * once, length, axis=1)[:, : peaks.shape[1]]
-        many = irfft(rfft(single[part], length, axis=1) * scattered, length, axis=1)
+        peak = np.fft.rfft(peaks[part], length, axis=1)
+        low[part] = np.fft.irfft(peak * scattered, length, axis=1)[:, : peaks.shape[1]]
+        single_low[part] = np.fft.irfft(peak * unscattered * once, length, axis=1)[:, : peaks.shape[1]]
+        many = np.fft.irfft(np.fft.rfft(single[part], length, axis=1) * scattered, length, axis=1)
         core[part] = many[:, margin : single.shape[1]]
     return low, single_low, core
 

@@ -139,8 +139,8 @@ def deconvolve(
     if method == "log":
         if low is not None or low_mask is not None:
             raise InvalidArgument(
-                "deconvolve: the log method takes spectra with their zero-loss peak, and no low: give the low loss, or a "
-                "spliced spectrum, as core; or use method='ratio'."
+                "deconvolve: the log method takes spectra with their zero-loss peak, and no low; give the low loss (or "
+                "a spliced spectrum) as core, or use method='ratio'."
             )
         how, near = check_separation("deconvolve", zero_loss, core[dim]), near_zero("deconvolve", core[dim])
         result = along_signal(

@@ -6,6 +6,7 @@ import numpy as np
 
 from tensorspec.prepare.gaps import bridge, seen
 from tensorspec.prepare.power_tail import upper_tail
+from tensorspec.prepare.series import transform_length
 from tensorspec.prepare.zero_loss import ZeroLoss, separate
 
 __all__ = ["fourier_log", "fourier_ratio"]
@@ -51,13 +52,11 @@ def fourier_log(
     (..., channels) array
         Same shape; NaN where the spectra are not known.
     """
-    from scipy.fft import irfft, next_fast_len, rfft
-
     shape, size = spectra.shape, spectra.shape[-1]
     flat = spectra.reshape(-1, size)
     use = _flat_mask(mask, along, shape)
     result = np.empty(flat.shape, dtype=np.float32 if flat.dtype == np.float32 else np.float64)
-    length = int(next_fast_len(4 * size, real=True))
+    length = transform_length(4 * size)
     for first in range(0, len(flat), ROWS):
         part = slice(first, first + ROWS)
         known = seen(flat[part], use[part])
@@ -65,10 +64,10 @@ def fourier_log(
         zero = separate(rows, how, near)
         noise = _noise_power(rows, zero)
         rows = _continued(rows, known, zero.centre, length - size)
-        data, peak = rfft(rows, length, axis=1), rfft(zero.intensity, length, axis=1)
+        data, peak = np.fft.rfft(rows, length, axis=1), np.fft.rfft(zero.intensity, length, axis=1)
         quotient = (data * peak.conj() + noise) / (np.abs(peak) ** 2 + noise)
         scattered = _logarithm(quotient)
-        found = irfft(_modifier(peak, zero, width, length) * scattered, length, axis=1)[:, :size]
+        found = np.fft.irfft(_modifier(peak, zero, width, length) * scattered, length, axis=1)[:, :size]
         if total:
             found *= rows.sum(axis=1, keepdims=True) / zero.intensity.sum(axis=1, keepdims=True)
         result[part] = np.where(known & ~lost[:, None], found, np.nan)
@@ -120,8 +119,6 @@ def fourier_ratio(
     (..., channels) array
         Like `core`; NaN where it is not known, and where the low loss is not.
     """
-    from scipy.fft import irfft, next_fast_len, rfft
-
     shape, size = core.shape, core.shape[-1]
     flat = core.reshape(-1, size)
     use = _flat_mask(mask, along[0], shape)
@@ -137,7 +134,7 @@ def fourier_ratio(
     # Both ends are brought down to zero outside of the record: a step there is all frequencies, the noisy ones too.
     fade = max(size // 8, 8)
     padded = fade + below + size + fade
-    length = int(next_fast_len(padded + max(reach, padded), real=True))
+    length = transform_length(padded + max(reach, padded))
     result = np.empty(flat.shape, dtype=np.float32 if flat.dtype == np.float32 else np.float64)
     kernel = _kernel(low, low_use, how, near, width, total, rebin, length) if alone else np.zeros(0)
     for start in range(0, len(flat), ROWS):
@@ -148,7 +145,9 @@ def fourier_ratio(
         rows = bridge(flat[part].astype(np.float64), known)
         rows = np.concatenate([_background(rows, window, first, exponent, below), rows], axis=1)
         rows = _faded(rows, fade)
-        found = irfft(rfft(rows, length, axis=1) * kernel, length, axis=1)[:, fade + below : fade + below + size]
+        found = np.fft.irfft(np.fft.rfft(rows, length, axis=1) * kernel, length, axis=1)[
+            :, fade + below : fade + below + size
+        ]
         result[part] = np.where(known, found, np.nan)
     return result.reshape(shape)
 
@@ -164,8 +163,6 @@ def _kernel(
     length: int,
 ) -> np.ndarray:
     """Transform by which that of a core loss is multiplied, (rows, frequencies)."""
-    from scipy.fft import rfft
-
     known = seen(low, use)
     rows, lost = _sound(bridge(low.astype(np.float64), known), near)
     zero = separate(rows, how, near)
@@ -177,7 +174,7 @@ def _kernel(
         zero = ZeroLoss(peak, (zero.centre + 0.5) / rebin - 0.5, zero.width / rebin)
     rows, peak = rows[:, :length], peak[:, :length]
     elastic, everything = peak.sum(axis=1, keepdims=True), rows.sum(axis=1, keepdims=True)
-    data, peak = rfft(rows, length, axis=1), rfft(peak, length, axis=1)
+    data, peak = np.fft.rfft(rows, length, axis=1), np.fft.rfft(peak, length, axis=1)
     wanted = _modifier(peak, zero, width, length)
     # Where the low loss is noise alone its inelastic part has nothing to say, and the peak is all there is.
     flat = noise if width is None else 0.0

@@ -4,7 +4,20 @@ from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["inverse", "logarithm", "product"]
+__all__ = ["inverse", "logarithm", "product", "transform_length"]
+
+
+def transform_length(least: int) -> int:
+    """Return a length of at least so many channels for which a Fourier transform is fast.
+
+    Examples
+    --------
+    >>> transform_length(2039)
+    2048
+    """
+    from scipy.fft import next_fast_len
+
+    return int(next_fast_len(least, real=True))  # pyright: ignore[reportArgumentType]
 
 
 def product(one: np.ndarray, other: np.ndarray, length: int) -> np.ndarray:
@@ -15,10 +28,10 @@ def product(one: np.ndarray, other: np.ndarray, length: int) -> np.ndarray:
     >>> product(np.array([[1.0, 2.0]]), np.array([[1.0, 1.0]]), 3).round(12)
     array([[1., 3., 2.]])
     """
-    from scipy.fft import irfft, next_fast_len, rfft
-
-    padded = next_fast_len(one.shape[1] + other.shape[1] - 1, real=True)
-    return irfft(rfft(one, padded, axis=1) * rfft(other, padded, axis=1), padded, axis=1)[:, :length]
+    padded = transform_length(one.shape[1] + other.shape[1] - 1)
+    return np.fft.irfft(np.fft.rfft(one, padded, axis=1) * np.fft.rfft(other, padded, axis=1), padded, axis=1)[
+        :, :length
+    ]
 
 
 def inverse(series: np.ndarray) -> np.ndarray:

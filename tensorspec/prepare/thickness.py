@@ -81,8 +81,11 @@ def thickness(
     plasmon at 26 eV, a million counts, of 0.1 to 2 mean free paths, the mean is right within 1 % where the record
     ends at 100 eV or above, within 2 % where it ends at 60 eV.
 
+    A constant offset of the detector counts as inelastic scattering: subtract it first.
+
     The standard error is of counting and read-out; without extrapolation its square is, for counts,
-    ``1 / I_zero_loss - 1 / I_total``.
+    ``1 / I_zero_loss - 1 / I_total``. Of a thick specimen in a short record (2 mean free paths, 100 eV) it is an upper
+    bound: the power law is left out where noise makes it flatter than exponent 2.
 
     Examples
     --------

@@ -133,8 +133,8 @@ def separate(spectra: np.ndarray, how: str | tuple[int, int], near: tuple[int, i
         Without gaps.
     how : {"tail", "minimum"} or (int, int)
         ``"tail"``: the data up to one width above the peak, and, smoothly from there to two and a half widths, the
-        mirrored lower tail, scaled so that it holds as much as the data about the joint. ``"minimum"``: the data up to the minimum behind the peak.
-        A window: the data in these channels.
+        mirrored lower tail, scaled so that it holds as much as the data about the joint. ``"minimum"``: the data up
+        to the minimum behind the peak. A window: the data in these channels.
     near : (int, int)
         Channels among which the peak is the highest.
 
