@@ -7,10 +7,10 @@ import math
 import numpy as np
 import xarray as xr
 
-from tensorspec.errors import InvalidData
+from tensorspec.errors import InvalidData, UnknownMode, suggest
 from tensorspec.modes import DEFAULT_GROUPS
 
-__all__ = ["as_numbers", "pick_rows", "row_dims", "unfold"]
+__all__ = ["as_numbers", "check_mask", "pick_rows", "row_dims", "unfold"]
 
 SAMPLE_DIMS = tuple(dim for group in DEFAULT_GROUPS.values() for dim in group)
 
@@ -52,7 +52,30 @@ def as_numbers(data: xr.DataArray) -> xr.DataArray:
     return data
 
 
-def unfold(data: xr.DataArray, most: int) -> tuple[np.ndarray, np.ndarray, int]:
+def check_mask(data: xr.DataArray, mask: object) -> xr.DataArray | None:
+    """Check that a mask is boolean (True = use) and has dimensions of the data, of their sizes.
+
+    Examples
+    --------
+    >>> data = xr.DataArray(np.zeros((2, 3)), dims=("x", "energy_loss"))
+    >>> check_mask(data, xr.DataArray([True, False, True], dims="energy_loss")).dims
+    ('energy_loss',)
+    """
+    if mask is None:
+        return None
+    if not isinstance(mask, xr.DataArray) or mask.dtype != bool:
+        raise InvalidData("mask is not a DataArray of bool (True = use).")
+    for dim, size in mask.sizes.items():
+        if dim not in data.dims:
+            raise UnknownMode(
+                f"the mask has a dimension {dim!r}; the data have {list(data.dims)}.{suggest(dim, data.dims)}"
+            )
+        if size != data.sizes[dim]:
+            raise InvalidData(f"the mask has {size} points along {dim!r}, the data {data.sizes[dim]}.")
+    return mask
+
+
+def unfold(data: xr.DataArray, most: int, mask: xr.DataArray | None = None) -> tuple[np.ndarray, np.ndarray, int]:
     """Return samples x channels as float64, at most about ``most`` values of them.
 
     Parameters
@@ -61,13 +84,15 @@ def unfold(data: xr.DataArray, most: int) -> tuple[np.ndarray, np.ndarray, int]:
         Any order, numpy-, dask- or sparse-backed.
     most : int
         Number of values above which rows are subsampled; 1024 rows are kept in any case.
+    mask : DataArray of bool, optional
+        True = use; may lack dimensions of the data.
 
     Returns
     -------
     matrix : (rows, channels) array, data units
         The last dimension of the data runs fastest along the channels; missing values are zero.
     valid : (rows, channels) array of bool
-        False where the data are NaN.
+        False where the data are NaN or masked.
     length : int
         Size of the last dimension: channels ``length * k - 1`` and ``length * k`` are no neighbours.
 
@@ -82,14 +107,20 @@ def unfold(data: xr.DataArray, most: int) -> tuple[np.ndarray, np.ndarray, int]:
     shape = tuple(ordered.sizes[dim] for dim in rows)
     count, channels = math.prod(shape), math.prod(ordered.sizes[dim] for dim in rest)
     picked = pick_rows(count, max(1024, most // max(channels, 1)))
+    plain = None if mask is None else mask.drop_vars(mask.coords)
     if len(picked) < count:
         index = {
             dim: xr.DataArray(positions, dims="__row__")
             for dim, positions in zip(rows, np.unravel_index(picked, shape), strict=True)
         }
         ordered = ordered.drop_vars(ordered.coords).isel(index).transpose("__row__", *rest)
+        if plain is not None:
+            plain = plain.isel({dim: at for dim, at in index.items() if dim in plain.dims})
     matrix = ordered.as_numpy().values.reshape(len(picked), channels).astype(np.float64)
     valid = ~np.isnan(matrix)
+    if plain is not None:
+        use = xr.Variable(plain.dims, plain.as_numpy().values).set_dims(dict(ordered.sizes))
+        valid &= use.transpose(*ordered.dims).values.reshape(matrix.shape)
     matrix = np.where(valid, matrix, 0.0)
     if not np.isfinite(matrix).all():
         raise InvalidData("the data hold infinities; replace them by NaN (missing) or correct them.")

@@ -100,7 +100,8 @@ def dual_eels(
     seed = whole("seed", seed, 0)
     if isinstance(thickness, str) or not isinstance(thickness, Sequence) or len(thickness) != 2:
         raise InvalidArgument(f"thickness is {thickness!r}; expected two numbers, at the left and at the right end.")
-    wedge = np.linspace(*(number("thickness", end, 0, 5, above=True) for end in thickness), columns)
+    left, right = (number("thickness", end, 0, 5, above=True) for end in thickness)
+    wedge = np.linspace(left, right, columns)
     width = number("zero_loss_width", zero_loss_width, STEP)
     low_energy = LOW_FROM + STEP * np.arange(whole("low_channels", low_channels, 128))
     energy = CORE_FROM + STEP * np.arange(whole("core_channels", core_channels, 64))
@@ -143,8 +144,8 @@ def dual_eels(
         "xray_energy": ("xray_energy", xray_energy, {"units": "keV"}),
     }
 
-    def labelled(values: object, dims: tuple[str, ...], **attrs: object) -> xr.DataArray:
-        shaped = np.reshape(values, [len(coords[dim]) if dim == "component" else len(coords[dim][1]) for dim in dims])
+    def labelled(values: np.ndarray, dims: tuple[str, ...], **attrs: object) -> xr.DataArray:
+        shaped = values.reshape([len(coords[dim]) if dim == "component" else len(coords[dim][1]) for dim in dims])
         return xr.DataArray(shaped, dims=dims, coords={key: coords[key] for key in dims}, attrs=attrs)
 
     variables = {
