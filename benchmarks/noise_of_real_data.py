@@ -1,8 +1,8 @@
 """The noise that `tensorspec.estimate_noise` finds in public measurements.
 
-Run it from the root of the repository with the folder that holds them: ``python -m benchmarks.noise_of_real_data DATA``.
-It prints for each set its shape, the mean, gain, read variance and channel correlation, whether this is the noise of
-counts, and the seconds that the estimate took.
+Run it from the root of the repository, ``python -m benchmarks.noise_of_real_data DATA``, with the folder that holds
+them. It prints for each set its shape, the mean, gain, read variance and channel correlation, whether this is
+the noise of counts, and the seconds that the estimate took.
 """
 
 import sys
@@ -72,7 +72,7 @@ def sets(data: Path) -> Iterator[tuple[str, xr.DataArray]]:
     ):
         held_in.extractall(folder)
         for path in sorted(Path(folder).rglob("*.emd")):
-            for number, info in enumerate(ts.signals(path)):
+            for number, info in enumerate(ts.signals(path), start=1):
                 if len(info.shape) == 3:
                     yield f"velox_eels_eds: {info.name}, {number}", ts.load(path, signal=number)
     for name, options in FORMATS.items():
@@ -81,10 +81,14 @@ def sets(data: Path) -> Iterator[tuple[str, xr.DataArray]]:
 
 def main() -> None:
     """Print one row for each set."""
-    print("| set | shape | mean | gain | read variance | correlation | counts | seconds |\n|---" * 1 + "|---" * 7 + "|")
+    print("| set | shape | mean | gain | read variance | correlation | counts | seconds |\n" + 8 * "|---" + "|")
     for name, tensor in sets(Path(sys.argv[1])):
         begin = time.perf_counter()
-        noise = ts.estimate_noise(tensor)
+        try:
+            noise = ts.estimate_noise(tensor)
+        except ts.InvalidData as problem:
+            print(f"| {name} | {' x '.join(map(str, tensor.shape))} | {problem} |", flush=True)
+            continue
         seconds = time.perf_counter() - begin
         correlation = "-" if noise.channel_correlation is None else f"{noise.channel_correlation:.2f}"
         cells = [
