@@ -57,7 +57,8 @@ def estimate_noise(data: xr.DataArray, rank: int | None = None, *, mask: xr.Data
     To first order its residual at entry (i, j) has ``(1 - h_i)(1 - g_j)`` of the noise variance, with ``h`` and ``g``
     the leverages of row and channel, and is divided by that. Variance is regressed on mean over groups of rows and
     channels of equal brightness, spikes left out. Where most values are zero, channels are merged to at least 100
-    counts for the model. Fixed patterns that a low-rank model cannot follow count as noise.
+    counts for the model. Fixed patterns that a low-rank model cannot follow count as noise. Of fewer than four spectra
+    the second differences along the channels are taken for noise, sharp lines among them.
 
     Examples
     --------
