@@ -66,6 +66,14 @@ def test_noise_is_not_amplified_by_the_zero_loss_peak_as_modifier():
     assert float(narrow.std()) > 1.5 * float(processed.std()) > 2 * float(wide.std())
 
 
+def test_where_the_low_loss_is_noise_nothing_is_done():
+    # Of a peak of eight channels little is left at high frequencies; ten thousand counts leave noise there.
+    broad = ts.phantoms.dual_eels((8, 24), zero_loss_width=4.0, low_counts=1e4, core_channels=512)
+    found = deconvolve(broad["core"], broad["low"])
+    rough = [float((item.diff("energy_loss", 2) ** 2).mean()) ** 0.5 for item in (found, broad["core"].astype(float))]
+    assert rough[0] == pytest.approx(rough[1], rel=0.03)
+
+
 def test_intensities_differ_by_what_has_lost_energy():
     one, all_of_them = deconvolve(CORE, LOW), deconvolve(CORE, LOW, intensity="total")
     ratio = (all_of_them.sum("energy_loss") / one.sum("energy_loss")).values
@@ -97,6 +105,10 @@ def test_finer_low_loss_is_rebinned_and_coarser_refused():
     found = deconvolve(core, low)
     same = deconvolve(core, low.coarsen(low_energy_loss=2).sum())
     np.testing.assert_allclose(found, same, rtol=0.01)
+    gaussian = deconvolve(core, low, modifier=2.0)
+    np.testing.assert_allclose(gaussian[..., 10:-10], found[..., 10:-10], rtol=0.08)
+    near = deconvolve(core, low.coarsen(low_energy_loss=2).sum(), modifier=2.0)
+    np.testing.assert_allclose(gaussian[..., 10:-10], near[..., 10:-10], rtol=0.01)
     kept = deconvolve(PHANTOM.expected("core"), low).coarsen(energy_loss=2).sum()
     np.testing.assert_allclose(found, kept, rtol=0.02)
     with pytest.raises(ts.InvalidData, match=r"2 times as wide.*core\.coarsen\(energy_loss=2"):
@@ -143,6 +155,17 @@ def test_log_with_a_gaussian_and_with_all_electrons():
     np.testing.assert_allclose(smooth.sum("low_energy_loss"), zero.sum("low_energy_loss"), rtol=0.01)
     bend = [float(np.abs(item.diff("low_energy_loss", 2)).mean()) for item in (smooth, zero)]
     assert bend[0] < 0.3 * bend[1]
+
+
+def test_nothing_moves():
+    low = PHANTOM.expected("low")
+    # The zero-loss peak of the phantom has a width of 1.2 eV, and drifts.
+    kept, gaussian = (deconvolve(PHANTOM.expected("core"), low, modifier=item) for item in ("zero_loss", 1.2))
+    inside = {"energy_loss": slice(20, 740)}
+    np.testing.assert_allclose(gaussian.isel(inside), kept.isel(inside), rtol=0.03)
+    kept, gaussian = (deconvolve(low, method="log", modifier=item) for item in ("zero_loss", 1.2))
+    inside = {"low_energy_loss": slice(60, 480)}
+    np.testing.assert_allclose(gaussian.isel(inside), kept.isel(inside), rtol=0.03)
 
 
 # ---- labels, types, lazy data, masks
