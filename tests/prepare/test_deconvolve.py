@@ -145,6 +145,26 @@ def test_log_of_a_very_thick_specimen():
     )
 
 
+def test_log_of_a_spliced_spectrum_has_its_edge_once():
+    channels, step, t = 4096, 0.5, 1.2
+    loss = step * np.arange(channels)
+    plasmon = loss * 12 * 26**2 / ((loss**2 - 26**2) ** 2 + (loss * 12) ** 2)
+    edge = np.where(loss > 400, 1e-4 * (np.maximum(loss, 400) / 400) ** -4.0, 0.0)
+    once = t * (plasmon / plasmon.sum() + edge)
+    many = np.fft.irfft(np.exp(np.fft.rfft(once, 4 * channels) - once.sum()), 4 * channels)
+    energy = np.arange(-20, 700, step)
+    peak = np.exp(-4 * np.log(2) * (energy / 1.2) ** 2)
+    peak *= 1e9 / peak.sum()
+    spliced, single = (np.convolve(peak, part)[: len(energy)] for part in (many, np.exp(-once.sum()) * once))
+    data = xr.DataArray(spliced, dims="energy_loss", coords={"energy_loss": ("energy_loss", energy, {"units": "eV"})})
+    found = deconvolve(data, method="log").values
+    window = (energy > 10) & (energy < 650)
+    np.testing.assert_allclose(found[window], single[window], rtol=0.01)
+    # Behind the edge the record holds plasmons on top of it.
+    jump = [item[energy == 430] - item[energy == 390] for item in (spliced, single)]
+    assert jump[0] > 1.5 * jump[1]
+
+
 def test_log_with_a_gaussian_and_with_all_electrons():
     zero = deconvolve(LOW, method="log")
     everything = deconvolve(LOW, method="log", intensity="total")
