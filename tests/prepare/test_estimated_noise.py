@@ -69,6 +69,18 @@ def test_masks_follow_the_rows_that_are_picked(monkeypatch):
     assert turned == found
 
 
+@pytest.mark.parametrize("lazy", [False, True])
+def test_a_map_that_is_empty_but_for_a_few_lines(lazy):
+    rng = np.random.default_rng(0)
+    spectrum = 30 * np.exp(-np.linspace(0, 5, 2048))
+    values = np.zeros((90, 100, 2048), dtype=np.uint16)
+    values[40, 20:60] = rng.poisson(spectrum * rng.uniform(0.5, 2, (40, 1)))
+    data = xr.DataArray(values, dims=("y", "x", "xray_energy"))
+    found = ts.estimate_noise(data.chunk({"y": 30}) if lazy else data)
+    assert found.gain == pytest.approx(1, abs=0.05) and found.is_counts
+    assert found.channel_correlation is not None
+
+
 @pytest.mark.parametrize(
     ("mask", "error", "message"),
     [
