@@ -101,7 +101,7 @@ def deconvolve(
     -----
     With the Fourier transforms Z of the zero-loss peak, L of the low loss and J of the data,
     ``J Z / L`` (ratio) and ``Z ln(J / Z)`` (log) are the single scattering (R. F. Egerton, EELS in the Electron
-    Microscope, 2011, chapter 4.1 and 4.3, doi:10.1007/978-1-4419-9583-4); a Gaussian takes the place of Z as a
+    Microscope, 2011, chapters 4.1 and 4.2, doi:10.1007/978-1-4419-9583-4); a Gaussian takes the place of Z as a
     factor. Where the low loss is nothing but noise (the sum of its intensities, that is) the quotients go to one: no
     division by almost nothing.
 

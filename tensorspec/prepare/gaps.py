@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["LEAST_SEEN", "bridge", "seen"]
+__all__ = ["LEAST_SEEN", "ROWS", "bridge", "ends", "seen"]
 
 LEAST_SEEN = 0.5
+# Spectra that are worked on at once: their transforms stay in the cache.
+ROWS = 256
 
 
 def seen(spectra: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
@@ -65,3 +67,15 @@ def bridge(spectra: np.ndarray, known: np.ndarray) -> np.ndarray:
         else:
             result[row] = np.interp(channels, channels[here], spectra[row, here], left=0.0, right=0.0)
     return result
+
+
+def ends(known: np.ndarray) -> np.ndarray:
+    """One behind the last known channel of each spectrum, (rows,).
+
+    Examples
+    --------
+    >>> ends(np.array([[True, False, True, False], [False, False, False, False]]))
+    array([3, 0])
+    """
+    size = known.shape[1]
+    return np.where(known.any(axis=1), size - known[:, ::-1].argmax(axis=1), 0)

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from tensorspec.prepare.gaps import bridge, seen
+from tensorspec.prepare.gaps import ROWS, bridge, ends, seen
 from tensorspec.prepare.power_tail import upper_tail
 from tensorspec.prepare.series import transform_length
 from tensorspec.prepare.zero_loss import ZeroLoss, separate
 
 __all__ = ["fourier_log", "fourier_ratio"]
 
-# Spectra that are worked on at once: their transforms stay in the cache.
-ROWS = 256
 # The pre-edge window holds a background to continue where its mean stands so many standard errors above zero.
 SEEN = 5.0
 # Below so many times the noise of what has lost energy, a transform of the low loss says nothing.
@@ -227,7 +225,7 @@ def _logarithm(quotient: np.ndarray) -> np.ndarray:
 def _continued(rows: np.ndarray, known: np.ndarray, centre: np.ndarray, count: int) -> np.ndarray:
     """Spectra with so many more channels, in which they fall by their power law."""
     size = rows.shape[1]
-    end = np.where(known.any(axis=1), size - known[:, ::-1].argmax(axis=1), size)
+    end = np.where(known.any(axis=1), ends(known), size)
     middle = np.where(np.isnan(centre), 0.0, centre)
     tail = upper_tail(np.nan_to_num(rows), middle, end)
     channel = np.arange(size + count)

@@ -9,16 +9,13 @@ import xarray as xr
 
 from tensorspec.errors import InvalidArgument
 from tensorspec.noise import NoiseModel
-from tensorspec.prepare.gaps import bridge, seen
+from tensorspec.prepare.gaps import ROWS, bridge, ends, seen
 from tensorspec.prepare.power_tail import RATIO, upper_tail
 from tensorspec.prepare.series import inverse, logarithm, product
 from tensorspec.prepare.steps import along_signal, as_spectra, evenly_spaced, recorded, signal_dimension, usable
 from tensorspec.prepare.zero_loss import check_separation, near_zero, separate
 
-__all__ = ["ROWS", "ends", "thickness"]
-
-# Spectra that are worked on at once: their transforms stay in the cache.
-ROWS = 256
+__all__ = ["thickness"]
 
 
 def thickness(
@@ -70,9 +67,8 @@ def thickness(
 
     Notes
     -----
-    R. F. Egerton, EELS in the Electron Microscope, 2011, chapter 5.1, doi:10.1007/978-1-4419-9583-4. Elastic
-    scattering outside of the aperture drops out; that of the inelastically scattered does not, and for a small
-    collection angle the mean free path is that of this angle.
+    R. F. Egerton, EELS in the Electron Microscope, 2011, chapter 5.1, doi:10.1007/978-1-4419-9583-4. The
+    mean free path is that for the collection angle of the spectrometer: what is scattered out of it is not counted.
 
     ``extrapolate=True`` takes the logarithm of the whole spectrum, as a power series whose first term is the zero
     loss: the sum of its terms is ``ln(I_total / I_zero_loss)``, and each depends on the data up to its own energy
@@ -128,18 +124,6 @@ def thickness(
         return value
     error.attrs = {"long_name": "standard error of the thickness", "units": "1"}
     return xr.Dataset({"thickness": value, "standard_error": error}, attrs={"history": value.attrs["history"]})
-
-
-def ends(known: np.ndarray) -> np.ndarray:
-    """One behind the last known channel of each spectrum, (rows,).
-
-    Examples
-    --------
-    >>> ends(np.array([[True, False, True, False], [False, False, False, False]]))
-    array([3, 0])
-    """
-    size = known.shape[1]
-    return np.where(known.any(axis=1), size - known[:, ::-1].argmax(axis=1), 0)
 
 
 def _noise(low: xr.DataArray, noise: NoiseModel | None) -> NoiseModel:
