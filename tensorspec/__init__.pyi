@@ -60,6 +60,8 @@ from .noise import estimate_noise as estimate_noise
 from .noise import poisson_scale as poisson_scale
 from .plot.rank import plot_rank as plot_rank
 from .prepare.background import background_powers as background_powers
+from .prepare.deconvolve import deconvolve as deconvolve
+from .prepare.thickness import thickness as thickness
 from .prepare.xray import xray_lines as xray_lines
 from .solution import Fit as Fit
 from .solvers.admm import AOADMM as AOADMM
