@@ -51,9 +51,11 @@ def by_fit(data: xr.DataArray) -> xr.DataArray:
 
     energy = data.energy_loss
     zeros = xr.where(energy < ONSET, 0.0, np.nan).expand_dims(component=[3])
-    span = ts.Span(ts.background_powers(data), components=[1, 2])
+    span = ts.Span(ts.background_powers(data, (2.5, 3, 3.5, 4)), components=[1, 2])
     model = ts.NMF(3, {"energy_loss": [span, ts.Fixed(zeros)]})
-    fit = ts.fit(data, model, loss=ts.LeastSquares(scaling="poisson"), max_sweeps=3000, tol=1e-9, progress=False)
+    # Background components are nearly alike: single precision would stop in the valley between them.
+    loss = ts.LeastSquares(scaling="poisson")
+    fit = ts.fit(data.astype(float), model, loss=loss, max_sweeps=5000, tol=1e-8, progress=False)
     spectrum = fit.spectra().sel(component=3)
     share = spectrum.where((energy >= ONSET) & (energy < ONSET + BEHIND), 0).sum() / spectrum.sum()
     return fit.maps().sel(component=3) * share
