@@ -9,6 +9,7 @@ import numpy as np
 import xarray as xr
 
 from tensorspec.errors import InvalidArgument, InvalidData
+from tensorspec.noise import NoiseModel
 from tensorspec.prepare.shifts import estimate_shifts, needed
 from tensorspec.prepare.steps import along_signal, as_spectra, evenly_spaced, recorded, signal_dimension
 from tensorspec.shared_modes import ENERGIES, units_of
@@ -26,6 +27,7 @@ def align(
     interpolation: str = "linear",
     crop: bool = True,
     mask: xr.DataArray | None = None,
+    noise: NoiseModel | None = None,
     dim: str | None = None,
 ) -> Any:
     """Move every spectrum so that what it is aligned on lies in the same place.
@@ -47,6 +49,8 @@ def align(
         Whether channels that not all spectra have any more are cut off; else they are missing (NaN).
     mask : DataArray of bool, optional
         True where an entry is used to measure shifts.
+    noise : NoiseModel, optional
+        As for `tensorspec.estimate_shifts`.
     dim : str, optional
         Dimension of the spectra, where it cannot be told.
 
@@ -88,7 +92,7 @@ def align(
     if isinstance(on, xr.DataArray):
         shift, found = _given(data, dim, on), "given shifts"
     else:
-        measured = estimate_shifts(data, on, mask=mask, dim=dim)
+        measured = estimate_shifts(data, on, mask=mask, noise=noise, dim=dim)
         shift = needed(measured)
         place = measured.attrs["place"] if isinstance(on, str) and on == "zero_loss" else 0.0
         error = float(measured.standard_error.median())

@@ -8,6 +8,8 @@ import numpy as np
 import xarray as xr
 
 from tensorspec.errors import InvalidArgument, InvalidData
+from tensorspec.noise import NoiseModel, estimate_noise
+from tensorspec.prepare.registration import register, whole_channels
 from tensorspec.prepare.steps import as_spectra, evenly_spaced, in_units_of, signal_dimension, usable
 from tensorspec.prepare.zero_loss import NEAR
 from tensorspec.shared_modes import units_of
@@ -16,13 +18,8 @@ __all__ = ["estimate_shifts", "needed"]
 
 # Half width of the window about an X-ray line, keV: its own width and as much drift.
 LINE = 0.25
-# Rounds of building the reference, and of moving the spectra to it.
-ROUNDS, STEPS = 4, 5
-ROWS = 4096
-# Share of the peak above which a channel tells of the noise.
-BRIGHT = 0.1
-# A drift is one where chance alone explains the shifts less often than this.
-CHANCE = 1e-3
+# Spectra, and channels on either side of the window, from which the noise is estimated; fewer do not tell.
+ROWS, WIDE, FEWEST = 1024, 256, 5
 
 
 def estimate_shifts(
@@ -30,6 +27,7 @@ def estimate_shifts(
     on: str | float | Sequence[float] = "zero_loss",
     *,
     mask: xr.DataArray | None = None,
+    noise: NoiseModel | None = None,
     dim: str | None = None,
 ) -> xr.Dataset:
     """Measure by how much each spectrum is shifted against the others.
@@ -43,6 +41,9 @@ def estimate_shifts(
         about it), or a range. Energies are in the units of the axis.
     mask : DataArray of bool, optional
         True where an entry is used. Missing values are left out too.
+    noise : NoiseModel, optional
+        Of the data: for standard errors, and to tell a drift from chance. By default that in ``attrs["noise"]``, else
+        estimated from the data.
     dim : str, optional
         Dimension of the spectra, where it cannot be told.
 
@@ -58,16 +59,26 @@ def estimate_shifts(
     InvalidArgument
         If `on` is none of these, or its range holds fewer than five channels.
     InvalidData
-        If all spectra are empty there.
+        If all spectra are empty there, or the zero-loss peak lies outside of its window.
 
     Notes
     -----
-    A reference is made of all spectra, each moved back; then each spectrum is fitted by the reference times a factor,
-    moved, by weighted least squares with a variance in proportion to the reference, which for counts is as good as
-    maximum likelihood; and both are repeated. Ranges other than the zero-loss peak have a constant background too. The
-    gain of the detector follows from what is left over, and goes into the standard error. A peak of less than two
-    channels at half its height lies between the channels in a way that no reference follows: shifts of a peak of 1.2
-    channels were wrong by up to a quarter of a channel (simulated), those of one of two channels by 0.03.
+    All spectra are fitted by one shape times a factor, moved, plus a constant: the shape is a cubic spline, found from
+    all spectra at the places that they have, in turn with the places. Peaks narrower than three channels have a knot at
+    every half channel, which spectra at different parts of a channel determine together. Of the zero-loss peak only
+    what lies between its feet is used, so that plasmons do not pull.
+
+    Simulated with 10 000 counts in a Gaussian peak, 300 spectra moved by up to two channels: a standard deviation of
+    the error of 0.008 channels for a peak 1.2 channels wide at half its height, 0.013 for 3, 0.025 for 6, 0.043 for
+    10; the statistical limits are 0.006, 0.013, 0.026 and 0.043. At 0.8 channels it is 0.03. Eight spectra do not
+    determine a shape narrower than two channels: their errors reached 0.2.
+
+    Standard errors hold for noise that is correlated between channels and for read-out noise. The estimate is also
+    made of simulated spectra of the same shape and noise that do not drift; errors are scaled by what those scatter by.
+    ``drifts`` says that the shifts are more than chance makes of none (once in a thousand times), that their mean
+    square is more than twice that of their errors, without which undoing them makes it worse, and that there are 25
+    events in the median spectrum. A drift that is slow beside its errors is better smoothed along the scan and given
+    to `tensorspec.align`.
 
     Examples
     --------
@@ -99,14 +110,12 @@ def estimate_shifts(
         raise InvalidData(
             f"estimate_shifts: all spectra are empty between {coord[low].item():g} and {coord[high - 1].item():g}."
         )
+    noise = noise or NoiseModel.from_attrs(data.attrs) or _noise(data, mask, dim, values, low)
+    if isinstance(on, str) and on == "zero_loss":
+        _check_peak(values[held].sum(axis=0), np.asarray(coord.values[low:high], dtype=float), units_of(coord))
     shift, error = np.full(len(values), np.nan), np.full(len(values), np.nan)
-    level = not (isinstance(on, str) and on == "zero_loss")
-    shift[held], error[held], top = _measured(values[held], known[held], level)
-    moved = shift[held]
-    strange = float(np.nansum((moved / error[held]) ** 2))
-    from scipy.stats import chi2
-
-    drifts = bool(chi2.sf(strange, max(len(moved) - 1, 1)) < CHANCE) if len(moved) > 1 else False
+    found = register(values[held], known[held], noise, isinstance(on, str) and on == "zero_loss")
+    shift[held], error[held] = found.shift, found.error
     shape = [window.sizes[each] for each in samples]
     coords = {name: each for name, each in data.coords.items() if dim not in each.dims}
     units = units_of(coord)
@@ -117,7 +126,7 @@ def estimate_shifts(
             "standard_error": (samples, step * error.reshape(shape), attrs),
         },
         coords=coords,
-        attrs={"place": float(coord[low]) + step * top, "drifts": drifts, "on": str(on)},
+        attrs={"place": float(coord[low]) + step * found.top, "drifts": found.drifts, "on": str(on)},
     )
 
 
@@ -156,105 +165,32 @@ def _window(coord: xr.DataArray, dim: str, on: object) -> tuple[int, int]:
     return int(inside[0]), int(inside[-1]) + 1
 
 
-def _measured(values: np.ndarray, known: np.ndarray, level: bool) -> tuple[np.ndarray, np.ndarray, float]:
-    """Return shifts and standard errors in channels, the median shift zero, and the place of the reference's peak."""
-    from scipy.interpolate import CubicSpline
-
-    channels = np.arange(values.shape[1], dtype=float)
-    shift = _coarse(values)
-    scale = np.ones(len(values))
-    error = np.full(len(values), np.inf)
-    for _ in range(ROUNDS):
-        reference = CubicSpline(channels, _reference(values, known, shift, scale))
-        for start in range(0, len(values), ROWS):
-            rows = slice(start, start + ROWS)
-            shift[rows], scale[rows], error[rows] = _moved(reference, values[rows], known[rows], shift[rows], level)
-        shift -= np.median(shift)
-    fine = np.linspace(0, len(channels) - 1, 50 * len(channels))
-    return shift, error, float(fine[np.argmax(reference(fine))])
-
-
-def _coarse(values: np.ndarray) -> np.ndarray:
-    """Whole channels, by the largest cross-correlation with the sum; the sum sharpens as they are found."""
-    count = values.shape[1]
-    centred = values - values.mean(axis=1, keepdims=True)
-    norms = np.linalg.norm(centred, axis=1, keepdims=True)
-    transform = np.fft.rfft(centred / np.where(norms > 0, norms, 1), 2 * count, axis=1)
-    order = np.fft.fftfreq(2 * count, 1 / (2 * count)).astype(int)
-    near = np.flatnonzero(np.abs(order) <= count // 2)
-    shift = np.zeros(len(values), dtype=int)
-    frequency = np.arange(transform.shape[1])
-    for _ in range(3):
-        back = transform * np.exp(2j * np.pi * frequency * shift[:, None] / (2 * count))
-        correlation = np.fft.irfft(transform * np.conj(back.sum(axis=0)), axis=1)
-        shift = order[near[np.argmax(correlation[:, near], axis=1)]]
-        shift = shift - int(np.median(shift))
-    return shift.astype(float)
-
-
-def _reference(values: np.ndarray, known: np.ndarray, shift: np.ndarray, scale: np.ndarray) -> np.ndarray:
-    """Return the mean of all spectra, each moved back, weighed by what was seen of it."""
-    del scale
-    count = values.shape[1]
-    place = np.arange(count) + shift[:, None]
-    left = np.floor(place).astype(int)
-    part = place - left
-    total, seen = np.zeros(count), np.zeros(count)
-    rows = np.arange(len(values))[:, None]
-    # Four neighbours and a cubic between them (Keys 1981): two would broaden the reference.
-    weights = [
-        -0.5 * part + part**2 - 0.5 * part**3,
-        1 - 2.5 * part**2 + 1.5 * part**3,
-        0.5 * part + 2 * part**2 - 1.5 * part**3,
-        -0.5 * part**2 + 0.5 * part**3,
-    ]
-    moved, whole = np.zeros(place.shape), np.ones(place.shape, dtype=bool)
-    for k, weight in enumerate(weights):
-        index = left + k - 1
-        inside = (index >= 0) & (index < count)
-        clipped = np.clip(index, 0, count - 1)
-        moved += weight * values[rows, clipped]
-        whole &= inside & known[rows, clipped]
-    total = np.where(whole, moved, 0.0).sum(axis=0)
-    bright = np.where(whole, values.sum(axis=1, keepdims=True), 0.0).sum(axis=0)
-    seen = bright > 0
-    mean = np.where(seen, total / np.where(seen, bright, 1), 0.0)
-    if not seen.all():
-        mean = np.interp(np.arange(count), np.flatnonzero(seen), mean[seen])
-    return np.maximum(mean, 0) * float(values.sum()) / len(values)
-
-
-def _moved(
-    reference, values: np.ndarray, known: np.ndarray, shift: np.ndarray, level: bool
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return shift, factor and standard error of each spectrum against the reference."""
-    channels = np.arange(values.shape[1], dtype=float)
-    shift = shift.copy()
-    bright = float(reference(channels).mean())
-    for _ in range(STEPS + 1):
-        place = channels - shift[:, None]
-        outside = (place < 0) | (place > channels[-1])
-        place = np.clip(place, 0, channels[-1])
-        shape, slope = reference(place), reference(place, 1)
-        own = np.maximum(values.sum(axis=1, keepdims=True), 1e-300) / np.maximum(
-            np.where(known, shape, 0).sum(axis=1, keepdims=True), 1e-300
+def _check_peak(total: np.ndarray, energy: np.ndarray, units: str | None) -> None:
+    """Refuse a window whose brightest channel is its first or last: the peak lies elsewhere."""
+    top = int(np.argmax(total))
+    if top in (0, len(total) - 1):
+        raise InvalidData(
+            f"estimate_shifts: no zero-loss peak between {energy[0]:g} and {energy[-1]:g} {units or ''}: the sum of "
+            "all spectra is highest at the end of this window; calibrate first: ts.calibrate(data, {place: 0})."
         )
-        variance = np.maximum(own * shape, 0.02 * own * bright) + 1e-300
-        weight = np.where(known & ~outside, 1 / variance, 0.0)
-        columns = [shape, -own * slope] + ([np.ones_like(shape)] if level else [])
-        normal = np.array([[(weight * a * b).sum(axis=1) for b in columns] for a in columns]).transpose(2, 0, 1)
-        residual = values - own * shape
-        right = np.array([(weight * a * residual).sum(axis=1) for a in columns]).T
-        ridge = 1e-12 * np.trace(normal, axis1=1, axis2=2)[:, None, None] * np.eye(len(columns)) + 1e-300 * np.eye(
-            len(columns)
-        )
-        inverse = np.linalg.inv(normal + ridge)
-        change = (inverse @ right[..., None])[..., 0]
-        shift += np.clip(change[:, 1], -1.0, 1.0)
-    left = residual - sum(change[:, k, None] * column for k, column in enumerate(columns))
-    # Noise is judged where the peak is: in dark channels the assumed variance is a lower bound, not the true one.
-    lit = (weight > 0) & (shape > BRIGHT * shape.max(axis=1, keepdims=True))
-    each = (np.where(lit, left**2 / variance, 0)).sum(axis=1) / np.maximum(lit.sum(axis=1) - len(columns), 1)
-    low, high = np.quantile(each, [0.02, 0.98])
-    gain = float(each[(each >= low) & (each <= high)].mean())
-    return shift, own[:, 0] + change[:, 0], np.sqrt(np.maximum(gain, 0) * inverse[:, 1, 1])
+
+
+def _noise(data: xr.DataArray, mask: xr.DataArray | None, dim: str, values: np.ndarray, low: int) -> NoiseModel:
+    """Estimate the noise of spectra that drift: whole channels are undone, and the rest is low-rank."""
+    samples = [each for each in data.dims if each != dim]
+    if len(values) < FEWEST:
+        # Too few to tell drift from noise before it is undone: far too little, and what is left over then sets it.
+        return NoiseModel(1e-6 * float(np.abs(values).max()))
+    rows = np.linspace(0, len(values) - 1, min(len(values), ROWS)).astype(int)
+    place = np.unravel_index(rows, [data.sizes[each] for each in samples])
+    picked = data if mask is None else data.where(mask)
+    picked = picked.isel({each: xr.DataArray(at, dims="row") for each, at in zip(samples, place, strict=True)})
+    # The camera's noise is that of all channels, some hundred of which are enough.
+    channels = slice(max(low - WIDE, 0), low + values.shape[1] + WIDE)
+    plain = picked.isel({dim: channels}).transpose("row", dim).as_numpy().values.astype(float)
+    moves = whole_channels(values[rows]).astype(int)
+    place = np.arange(plain.shape[1]) + moves[:, None]
+    inside = (place >= 0) & (place < plain.shape[1])
+    moved = np.where(inside, np.take_along_axis(plain, np.clip(place, 0, plain.shape[1] - 1), axis=1), np.nan)
+    # The shape that all have, and twice what differs: a rest of the shift, and the thickness.
+    return estimate_noise(xr.DataArray(moved, dims=("x", "channel")), rank=3)
