@@ -59,6 +59,7 @@ from .noise import NoiseModel as NoiseModel
 from .noise import estimate_noise as estimate_noise
 from .noise import poisson_scale as poisson_scale
 from .plot.rank import plot_rank as plot_rank
+from .plot.scree import plot_scree as plot_scree
 from .prepare.background import background_powers as background_powers
 from .prepare.xray import xray_lines as xray_lines
 from .solution import Fit as Fit
@@ -71,5 +72,7 @@ from .starts.given import From as From
 from .starts.hosvd import HOSVD as HOSVD
 from .starts.nndsvd import NNDSVD as NNDSVD
 from .starts.random import Random as Random
+from .twoway.pca import pca as pca
+from .twoway.pca import scaled_factors as scaled_factors
 
 __version__: str
