@@ -75,6 +75,7 @@ from .starts.random import Random as Random
 from .twoway.ica import ica as ica
 from .twoway.pca import pca as pca
 from .twoway.pca import scaled_factors as scaled_factors
+from .twoway.regression import unmix as unmix
 from .twoway.rotation import rotate as rotate
 from .twoway.rotation import varimax as varimax
 

@@ -196,7 +196,7 @@ def stable_sources(samples: np.ndarray, restarts: int, seed: int) -> Sources:
     rng, rows, settled = np.random.default_rng(seed), [], 0
     for _ in range(restarts):
         first = np.linalg.qr(rng.standard_normal((rank, rank)))[0]
-        run = FastICA(rank, whiten=False, w_init=first, max_iter=MAX_ITERATIONS, tol=TOLERANCE)
+        run = FastICA(whiten=False, w_init=first, max_iter=MAX_ITERATIONS, tol=TOLERANCE)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # counted, and told in the record
             run.fit(white)
