@@ -72,6 +72,7 @@ from .starts.given import From as From
 from .starts.hosvd import HOSVD as HOSVD
 from .starts.nndsvd import NNDSVD as NNDSVD
 from .starts.random import Random as Random
+from .twoway.correlation import correlate as correlate
 from .twoway.ica import ica as ica
 from .twoway.pca import pca as pca
 from .twoway.pca import scaled_factors as scaled_factors

@@ -7,7 +7,7 @@ import time
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 import numpy as np
 import xarray as xr
@@ -196,7 +196,7 @@ def stable_sources(samples: np.ndarray, restarts: int, seed: int) -> Sources:
     rng, rows, settled = np.random.default_rng(seed), [], 0
     for _ in range(restarts):
         first = np.linalg.qr(rng.standard_normal((rank, rank)))[0]
-        run = FastICA(whiten=False, w_init=first, max_iter=MAX_ITERATIONS, tol=TOLERANCE)
+        run: Any = FastICA(whiten=cast(Any, False), w_init=first, max_iter=MAX_ITERATIONS, tol=TOLERANCE)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # counted, and told in the record
             run.fit(white)

@@ -153,7 +153,7 @@ def unmix(
     result.attrs = {
         "method": method,
         "sum_to_one": int(bool(sum_to_one)),
-        "noise": noise.to_attrs(),
+        "noise": repr(noise),
         "noise_from": source,
         "condition": float(np.linalg.cond(columns[channels] / np.linalg.norm(columns[channels], axis=0))),
     }
@@ -266,7 +266,7 @@ def _flat(mask: xr.DataArray, data: xr.DataArray, dims: list[str]) -> np.ndarray
     ).ravel()
 
 
-def _solve(values: np.ndarray, valid: np.ndarray | None = None, **settings: Any) -> tuple[np.ndarray, ...]:
+def _solve(values: Any, valid: np.ndarray | None = None, **settings: Any) -> tuple[np.ndarray, ...]:
     """Bring arrays with leading sample axes to pixels x channels and back."""
     shape, within, channels = settings["shape"], settings["within"], settings["channels"]
     values = values.todense() if hasattr(values, "todense") else values
