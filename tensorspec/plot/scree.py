@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from tensorspec.errors import InvalidArgument
 from tensorspec.plot.canvas import COLOURS, MUTED, new_figure
@@ -54,8 +54,12 @@ def plot_scree(fit: Fit, most: int = 50) -> Figure:
     ax.set_yscale("log")
     ax.set(xlabel="component", ylabel="singular value" + (", in units of the noise" if edge is not None else ""))
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    if shown[0] < 30 * shown[-1]:  # less than a decade or so: every label of a logarithmic axis would be a power of ten
+        ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    ax.yaxis.set_minor_formatter(NullFormatter())
     explained = 100 * record.explained
-    ax.set_title(f"{rank} components: {explained:.4g} % {record.explained_as}", loc="left", fontsize="medium")
+    ax.set_title(f"{record.explained_as} of {rank}: {explained:.4g} %", loc="left", fontsize="medium")
     ax.legend(frameon=False, fontsize="small")
     ax.spines[["top", "right"]].set_visible(False)
     return figure

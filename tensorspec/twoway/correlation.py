@@ -259,7 +259,7 @@ def _in_pairs(
     """Correlate all channels with each other, over the pixels."""
     matrix = as_matrix("correlate", data, mask, keep_empty=True)
     labels = matrix.labels[matrix.column_mode]
-    if len(labels.dims) > 1:
+    if labels.dims != (matrix.column_mode,):
         raise InvalidArgument(f"correlate: channels of {list(labels.dims)} cannot be paired; stack them into one first")
     rows, columns = matrix.shape
     if rows < FEWEST:
@@ -291,7 +291,7 @@ def _in_pairs(
         found["corrected"] = correlation * np.outer(factor, factor)
         np.fill_diagonal(found["corrected"], np.where(np.isfinite(factor), 1.0, np.nan))
     found["samples"] = np.where(both, float(rows), np.nan)
-    return {name: _paired(values, matrix.used_columns, str(labels.dims[-1]), data) for name, values in found.items()}
+    return {name: _paired(values, matrix.used_columns, matrix.column_mode, data) for name, values in found.items()}
 
 
 def _paired(values: np.ndarray, used: np.ndarray, dim: str, data: xr.DataArray) -> xr.DataArray:
