@@ -107,7 +107,8 @@ def pca(
     is decomposed; its largest singular value is ``sqrt(s)`` exactly, with vectors ``sqrt(a / s)`` and ``sqrt(b / s)``.
     Empty pixels and channels are left out and come back as zero.  The edge of the noise holds for counts; of data
     that are not (see `estimate_noise`) it says nothing.  Read ``fit.factors``: maps and spectra of the fit are sums,
-    in which entries of both signs cancel (after scaling those of every component but the first are zero).  Signs: the sum of the cubes of a spectrum is positive.
+    in which entries of both signs cancel (after scaling those of every component but the first are zero).  Signs: the
+    sum of the cubes of a spectrum is positive.
 
     References
     ----------
