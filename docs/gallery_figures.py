@@ -13,6 +13,7 @@ ORDER = [
     "plot_order3.py",
     "plot_tucker.py",
     "plot_drift.py",
+    "plot_prepare.py",
     "plot_missing.py",
     "plot_custom_constraint.py",
 ]
