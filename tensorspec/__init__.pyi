@@ -60,7 +60,14 @@ from .noise import estimate_noise as estimate_noise
 from .noise import poisson_scale as poisson_scale
 from .plot.rank import plot_rank as plot_rank
 from .plot.scree import plot_scree as plot_scree
+from .prepare.align import align as align
 from .prepare.background import background_powers as background_powers
+from .prepare.calibrate import calibrate as calibrate
+from .prepare.channels import mask_channels as mask_channels
+from .prepare.deconvolve import deconvolve as deconvolve
+from .prepare.shifts import estimate_shifts as estimate_shifts
+from .prepare.spikes import mask_spikes as mask_spikes
+from .prepare.thickness import thickness as thickness
 from .prepare.xray import xray_lines as xray_lines
 from .solution import Fit as Fit
 from .solvers.admm import AOADMM as AOADMM

@@ -8,7 +8,7 @@ import xarray as xr
 from tensorspec.errors import InvalidArgument, InvalidData
 from tensorspec.noise.model import NoiseModel
 from tensorspec.noise.residual import NoiseSample, sample_noise
-from tensorspec.noise.unfold import as_numbers, unfold
+from tensorspec.noise.unfold import as_numbers, check_mask, unfold
 
 __all__ = ["difference_noise", "estimate_noise"]
 
@@ -20,17 +20,19 @@ SIGNIFICANT = 3.0
 MOST_SPIKES = 0.01
 
 
-def estimate_noise(data: xr.DataArray, rank: int | None = None) -> NoiseModel:
+def estimate_noise(data: xr.DataArray, rank: int | None = None, *, mask: xr.DataArray | None = None) -> NoiseModel:
     """Estimate gain, read variance and channel correlation from the data themselves.
 
     Parameters
     ----------
     data : DataArray
         A spectrum image of any order; ``z, y, x`` (and ``tilt_y, tilt_x``) count samples, the last of the other
-        dimensions is the channel axis. Integers or floats; NaN are missing.
+        dimensions is the channel axis. Integers or floats, in memory or lazy; NaN are missing.
     rank : int, optional
         Number of components of the model whose residual is noise. By default every component that stands above the
         noise, at most 24.
+    mask : DataArray of bool, optional
+        True = use, such as ``ts.mask_spikes`` gives; it may lack dimensions of the data.
 
     Returns
     -------
@@ -41,7 +43,10 @@ def estimate_noise(data: xr.DataArray, rank: int | None = None) -> NoiseModel:
     Raises
     ------
     InvalidData
-        If the data are no numbers, hold infinities, are all zero or missing, or have fewer than three values.
+        If the data are no numbers, hold infinities, are all zero or missing, or have fewer than three values, or if
+        the mask does not fit.
+    UnknownMode
+        If the mask has a dimension that the data do not have.
     InvalidArgument
         If the rank is not a positive integer.
 
@@ -52,7 +57,8 @@ def estimate_noise(data: xr.DataArray, rank: int | None = None) -> NoiseModel:
     To first order its residual at entry (i, j) has ``(1 - h_i)(1 - g_j)`` of the noise variance, with ``h`` and ``g``
     the leverages of row and channel, and is divided by that. Variance is regressed on mean over groups of rows and
     channels of equal brightness, spikes left out. Where most values are zero, channels are merged to at least 100
-    counts for the model. Fixed patterns that a low-rank model cannot follow count as noise.
+    counts for the model. Fixed patterns that a low-rank model cannot follow count as noise. Of fewer than four spectra
+    the second differences along the channels are taken for noise, sharp lines among them.
 
     Examples
     --------
@@ -65,7 +71,7 @@ def estimate_noise(data: xr.DataArray, rank: int | None = None) -> NoiseModel:
     as_numbers(data)
     if rank is not None and (isinstance(rank, bool) or not isinstance(rank, int | np.integer) or rank < 1):
         raise InvalidArgument(f"estimate_noise: rank is {rank!r}; expected a positive integer, or None to choose it.")
-    matrix, valid, length = unfold(data, MOST_VALUES)
+    matrix, valid, length = unfold(data, MOST_VALUES, check_mask(data, mask))
     if valid.sum() < 3:
         raise InvalidData("noise cannot be estimated from fewer than three valid values.")
     if not matrix.any():

@@ -36,6 +36,8 @@ class NoiseSample:
         Mean over the row, over the channel.
     lone : (rows, channels) array of bool
         Entries that make a component all by themselves: spikes.
+    kept : (rows, channels) array
+        Share of the noise variance that the model left over.
     right : (channels, rank) array
         Orthonormal channel vectors to which the (evened) residual is orthogonal.
     """
@@ -47,6 +49,7 @@ class NoiseSample:
     row_brightness: np.ndarray
     channel_brightness: np.ndarray
     lone: np.ndarray
+    kept: np.ndarray
     right: np.ndarray
 
     def spikes(self, gain: float, read: float) -> np.ndarray:
@@ -101,7 +104,7 @@ def sample_noise(
         totals = filled.sum(axis=0)
         group = _merge(totals, _enough(matrix.shape, gain))
         merged = np.add.reduceat(filled, np.flatnonzero(np.diff(group, prepend=-1)), axis=1)
-        share = totals / merged.sum(axis=0)[group]
+        share = totals / np.maximum(merged.sum(axis=0)[group], np.finfo(float).tiny)
         known, correlations = np.ones(merged.shape, dtype=bool), np.zeros(0)
     else:
         group, merged, share = np.arange(matrix.shape[1]), matrix, np.ones(matrix.shape[1])
@@ -132,6 +135,7 @@ def sample_noise(
         row_brightness=row_brightness,
         channel_brightness=channel_brightness,
         lone=np.logical_and.outer(row_full, channel_full),
+        kept=1 - swallowed,
         right=fit.right[group] * np.sqrt(share)[:, None],
     )
 

@@ -7,11 +7,13 @@ import math
 import numpy as np
 import xarray as xr
 
-from tensorspec.errors import InvalidData
+from tensorspec.errors import InvalidData, UnknownMode, suggest
 from tensorspec.modes import DEFAULT_GROUPS
 
-__all__ = ["as_numbers", "pick_rows", "row_dims", "unfold"]
+__all__ = ["as_numbers", "check_mask", "pick_rows", "row_dims", "unfold"]
 
+# Share of the rows that must hold something, or they are picked anew.
+FEW = 0.25
 SAMPLE_DIMS = tuple(dim for group in DEFAULT_GROUPS.values() for dim in group)
 
 
@@ -52,7 +54,30 @@ def as_numbers(data: xr.DataArray) -> xr.DataArray:
     return data
 
 
-def unfold(data: xr.DataArray, most: int) -> tuple[np.ndarray, np.ndarray, int]:
+def check_mask(data: xr.DataArray, mask: object) -> xr.DataArray | None:
+    """Check that a mask is boolean (True = use) and has dimensions of the data, of their sizes.
+
+    Examples
+    --------
+    >>> data = xr.DataArray(np.zeros((2, 3)), dims=("x", "energy_loss"))
+    >>> check_mask(data, xr.DataArray([True, False, True], dims="energy_loss")).dims
+    ('energy_loss',)
+    """
+    if mask is None:
+        return None
+    if not isinstance(mask, xr.DataArray) or mask.dtype != bool:
+        raise InvalidData("mask is not a DataArray of bool (True = use).")
+    for dim, size in mask.sizes.items():
+        if dim not in data.dims:
+            raise UnknownMode(
+                f"the mask has a dimension {dim!r}; the data have {list(data.dims)}.{suggest(dim, data.dims)}"
+            )
+        if size != data.sizes[dim]:
+            raise InvalidData(f"the mask has {size} points along {dim!r}, the data {data.sizes[dim]}.")
+    return mask
+
+
+def unfold(data: xr.DataArray, most: int, mask: xr.DataArray | None = None) -> tuple[np.ndarray, np.ndarray, int]:
     """Return samples x channels as float64, at most about ``most`` values of them.
 
     Parameters
@@ -60,14 +85,17 @@ def unfold(data: xr.DataArray, most: int) -> tuple[np.ndarray, np.ndarray, int]:
     data : DataArray
         Any order, numpy-, dask- or sparse-backed.
     most : int
-        Number of values above which rows are subsampled; 1024 rows are kept in any case.
+        Number of values above which rows are subsampled; 1024 rows are kept in any case. Where less than a quarter of
+        these hold anything, they are taken from those that do.
+    mask : DataArray of bool, optional
+        True = use; may lack dimensions of the data.
 
     Returns
     -------
     matrix : (rows, channels) array, data units
         The last dimension of the data runs fastest along the channels; missing values are zero.
     valid : (rows, channels) array of bool
-        False where the data are NaN.
+        False where the data are NaN or masked.
     length : int
         Size of the last dimension: channels ``length * k - 1`` and ``length * k`` are no neighbours.
 
@@ -81,16 +109,42 @@ def unfold(data: xr.DataArray, most: int) -> tuple[np.ndarray, np.ndarray, int]:
     ordered = data.transpose(*rows, *rest)
     shape = tuple(ordered.sizes[dim] for dim in rows)
     count, channels = math.prod(shape), math.prod(ordered.sizes[dim] for dim in rest)
-    picked = pick_rows(count, max(1024, most // max(channels, 1)))
-    if len(picked) < count:
+    most_rows = max(1024, most // max(channels, 1))
+    plain = None if mask is None else mask.drop_vars(mask.coords)
+    picked = pick_rows(count, most_rows)
+    matrix, valid = _rows(ordered, plain, rows, shape, picked if len(picked) < count else None)
+    if len(picked) < count and np.count_nonzero(matrix.any(axis=1)) < FEW * len(picked):
+        filled = np.flatnonzero((ordered != 0).any(rest).as_numpy().values)
+        picked = filled[pick_rows(len(filled), most_rows)]
+        if len(picked):
+            matrix, valid = _rows(ordered, plain, rows, shape, picked)
+    return matrix, valid, (ordered.sizes[rest[-1]] if rest else 1)
+
+
+def _rows(
+    ordered: xr.DataArray,
+    mask: xr.DataArray | None,
+    rows: tuple[str, ...],
+    shape: tuple[int, ...],
+    picked: np.ndarray | None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Values and validity of these rows, all if None."""
+    if picked is not None:
         index = {
             dim: xr.DataArray(positions, dims="__row__")
             for dim, positions in zip(rows, np.unravel_index(picked, shape), strict=True)
         }
+        rest = [dim for dim in ordered.dims if dim not in rows]
         ordered = ordered.drop_vars(ordered.coords).isel(index).transpose("__row__", *rest)
-    matrix = ordered.as_numpy().values.reshape(len(picked), channels).astype(np.float64)
+        if mask is not None:
+            mask = mask.isel({dim: at for dim, at in index.items() if dim in mask.dims})
+    count = math.prod(shape) if picked is None else len(picked)
+    matrix = ordered.as_numpy().values.reshape(count, -1).astype(np.float64)
     valid = ~np.isnan(matrix)
+    if mask is not None:
+        use = xr.Variable(mask.dims, mask.as_numpy().values).set_dims(dict(ordered.sizes))
+        valid &= use.transpose(*ordered.dims).values.reshape(matrix.shape)
     matrix = np.where(valid, matrix, 0.0)
     if not np.isfinite(matrix).all():
         raise InvalidData("the data hold infinities; replace them by NaN (missing) or correct them.")
-    return matrix, valid, (ordered.sizes[rest[-1]] if rest else 1)
+    return matrix, valid

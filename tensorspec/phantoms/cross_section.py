@@ -17,7 +17,7 @@ from tensorspec.phantoms.eels import Peak, core_loss, oxide_edges
 from tensorspec.phantoms.maps import blur_maps, blur_to_overlap
 from tensorspec.phantoms.phantom import Phantom
 
-__all__ = ["cross_section"]
+__all__ = ["BEAM_ENERGY", "PHASES", "cross_section", "lay_out"]
 
 EELS_RANGE = (430.0, 942.0)
 EDX_RANGE = (0.0, 10.24)
@@ -162,7 +162,7 @@ def cross_section(
     if plural_scattering is not None:
         number("plural_scattering", plural_scattering, 0, 5)
 
-    maps = _layout(rows, columns, np.random.default_rng([seed, 5]))
+    maps = lay_out(rows, columns, np.random.default_rng([seed, 5]))
     probe = number("probe", probe, 0)
     maps = blur_maps(maps, probe) if overlap is None else blur_to_overlap(maps, probe, overlap)[0]
     maps *= 1 + number("thickness_change", thickness_change, -1, 1) * np.linspace(-0.5, 0.5, columns)
@@ -227,7 +227,7 @@ def _axis(limits: tuple[float, float], channels: int) -> np.ndarray:
     return np.linspace(*limits, channels, endpoint=False)
 
 
-def _layout(rows: int, columns: int, rng: np.random.Generator) -> np.ndarray:
+def lay_out(rows: int, columns: int, rng: np.random.Generator) -> np.ndarray:
     """Share of each phase in each pixel, (4, y, x): rough interfaces, three particles in the film."""
     fine = 4
     y = (np.arange(fine * rows)[:, None] + 0.5) / (fine * rows)

@@ -24,7 +24,8 @@ class Phantom(Mapping[str, Any]):
     truth : Dataset
         Factors of the data, with the dimension ``component`` counted from 1.
     factors : mapping of str to tuple of str
-        For each tensor the variables of the truth whose product, summed over components, is its expected value.
+        For each tensor the variables of the truth whose product, summed over components, is its expected value. A
+        tensor that is no such sum is not named here; the truth then holds ``<name>_expected``.
 
     Examples
     --------
@@ -70,7 +71,10 @@ class Phantom(Mapping[str, Any]):
                 f"no tensor {name!r}; this phantom has {list(self.tensors)}.{suggest(name, self.tensors)}"
             )
         tensor = self.tensors[name]
-        expected = xr.dot(*(self.truth[factor] for factor in self.factors[name]), dim="component")
+        if name in self.factors:
+            expected = xr.dot(*(self.truth[factor] for factor in self.factors[name]), dim="component")
+        else:
+            expected = self.truth[f"{name}_expected"]
         expected = expected.transpose(*tensor.dims)
         expected.name = tensor.name
         expected.attrs = {key: value for key, value in tensor.attrs.items() if key != "noise"}

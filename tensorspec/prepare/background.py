@@ -49,7 +49,16 @@ def background_powers(energy_loss: xr.DataArray, powers: Sequence[float] = (2, 3
     window of its own. Non-negative sums of several powers follow a background whose exponent changes along the range,
     and are fitted together with the edges, with the statistics of all channels.
 
-    Neighbouring powers are nearly parallel, so single coefficients mean little; their sum is well determined.
+    Neighbouring powers are nearly parallel, so single coefficients mean little; their sum is well determined. Single
+    precision, in which counts are fitted, may end such a fit before its minimum: give ``data.astype(float)``.
+
+    On logarithmic axes a sum with coefficients of zero or more is curved upwards, where a single power is straight: a
+    background of one power, but none of those given, comes out too high behind an edge. In a simulation (exponents of
+    2.75 and 3.3, an edge, 1e3, 1e4 and 1e5 counts a pixel, 20 draws each) the edge was found with a bias of -8.0, -2.3
+    and -1.7 %, standard errors 1.0, 0.4 and 0.1 %. With ``Span(..., nonnegative=False)`` the bias was 0.7, 0.6 and
+    -0.2 %, standard errors 2.4, 0.6 and 0.2 %. A power law in a window before the edge had one of -13, -1.6 and -0.2 %
+    where it was fitted to the counts, of 56, 4.8 and 0.5 % where it was fitted to their logarithms, and was twice as
+    far off in a single pixel.
 
     References
     ----------

@@ -286,6 +286,8 @@ def along_signal(
 def recorded(result: xr.DataArray, source: xr.DataArray, step: str, **attrs: Any) -> xr.DataArray:
     """Give a result the name, attributes and history of its source, and one more line of history.
 
+    Attributes of coordinates, such as units, are those of the source too.
+
     Parameters
     ----------
     result : DataArray
@@ -309,6 +311,9 @@ def recorded(result: xr.DataArray, source: xr.DataArray, step: str, **attrs: Any
     {'units': 'counts', 'history': ['doubled']}
     """
     result = result.copy(deep=False)
+    for name, coord in result.coords.items():
+        if name in source.coords and coord.attrs != source.coords[name].attrs:
+            result = result.assign_coords({name: coord.assign_attrs(source.coords[name].attrs)})
     result.name = source.name
     result.attrs = {**source.attrs, **attrs, "history": [*source.attrs.get("history", []), step]}
     return result

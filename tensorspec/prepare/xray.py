@@ -95,7 +95,8 @@ def xray_lines(
         lines = ts.xray_lines(data, ["O", "Si", "Fe"], bremsstrahlung=2)
         span = ts.Span(lines)
         fit = ts.fit(data, ts.NMF(3, {"xray_energy": span}))
-        span.coefficients(fit.spectra())     # counts of each family of lines in each component
+        counts = span.coefficients(fit.spectra())     # of each family of lines in each component
+        maps = xr.dot(counts, fit.maps() / fit.totals(), dim="component")     # and in each pixel
 
     Parameters
     ----------
