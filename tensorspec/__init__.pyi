@@ -80,6 +80,9 @@ from .starts.hosvd import HOSVD as HOSVD
 from .starts.nndsvd import NNDSVD as NNDSVD
 from .starts.random import Random as Random
 from .twoway.correlation import correlate as correlate
+from .twoway.endmembers import spa as spa
+from .twoway.endmembers import sss as sss
+from .twoway.endmembers import vca as vca
 from .twoway.ica import ica as ica
 from .twoway.pca import pca as pca
 from .twoway.pca import scaled_factors as scaled_factors
