@@ -37,8 +37,8 @@ def plot_components(fit: Fit, components: Sequence[int | str] | None = None) -> 
     ----------
     fit : Fit
         What to draw.  Modes beyond map and spectrum have columns of their own; line scans are drawn as profiles.
-        Where entries of a component cancel, as in principal components, its sums say nothing of it, and factors are
-        drawn at unit norm.  Of a model with a core see `tensorspec.plot.core.plot_core`.
+        Principal components and their rotations, in whose sums entries of both signs cancel, are drawn at unit norm.
+        Of a model with a core see `tensorspec.plot.core.plot_core`.
     components : sequence of int or str, optional
         Which components, by number from 1 or by label; by default all.
 
@@ -65,7 +65,7 @@ def plot_components(fit: Fit, components: Sequence[int | str] | None = None) -> 
     shares = {name: fit.shares(name) for name in fit.tensors}
     for column, (name, mode) in enumerate(panels):
         values, evolves = fit.spectra(name, mode=mode), _evolves(fit, name, mode)
-        cancelling = shares[name].attrs["of"] == "energy" and not evolves
+        cancelling = "singular_values" in fit.provenance and not evolves
         values = fit.seen(name, mode) if cancelling else values
         for row, index in enumerate(chosen):
             ax, colour = axes[row, column], COLOURS[index % len(COLOURS)]
