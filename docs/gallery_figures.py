@@ -13,6 +13,8 @@ ORDER = [
     "plot_order3.py",
     "plot_tucker.py",
     "plot_drift.py",
+    "plot_prepare.py",
+    "plot_unmix.py",
     "plot_missing.py",
     "plot_custom_constraint.py",
 ]

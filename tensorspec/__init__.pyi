@@ -59,6 +59,7 @@ from .noise import NoiseModel as NoiseModel
 from .noise import estimate_noise as estimate_noise
 from .noise import poisson_scale as poisson_scale
 from .plot.rank import plot_rank as plot_rank
+from .plot.scree import plot_scree as plot_scree
 from .prepare.align import align as align
 from .prepare.background import background_powers as background_powers
 from .prepare.calibrate import calibrate as calibrate
@@ -78,5 +79,15 @@ from .starts.given import From as From
 from .starts.hosvd import HOSVD as HOSVD
 from .starts.nndsvd import NNDSVD as NNDSVD
 from .starts.random import Random as Random
+from .twoway.correlation import correlate as correlate
+from .twoway.endmembers import spa as spa
+from .twoway.endmembers import sss as sss
+from .twoway.endmembers import vca as vca
+from .twoway.ica import ica as ica
+from .twoway.pca import pca as pca
+from .twoway.pca import scaled_factors as scaled_factors
+from .twoway.regression import unmix as unmix
+from .twoway.rotation import rotate as rotate
+from .twoway.rotation import varimax as varimax
 
 __version__: str

@@ -24,6 +24,7 @@ def assemble(
     weights: np.ndarray | None = None,
     *,
     modes: Mapping[str, Sequence[str]] | None = None,
+    records: Mapping[str, Mapping[str, Any]] | None = None,
     **settings: Any,
 ) -> Fit:
     """Return the fit that these arrays are, with the labels of the data and columns of unit norm.
@@ -38,6 +39,8 @@ def assemble(
         Strengths of the columns as given; by default one.
     modes : mapping of str to sequence of str, optional
         Dimensions that make up a mode, by mode name.
+    records : mapping of str to mapping, optional
+        Fields of `TensorRecord` that are known, by tensor; an ``explained`` share that is given is not computed.
     **settings
         Fields of `Fit` that are known: ``model``, ``solver``, ``history``, ...
 
@@ -98,7 +101,11 @@ def assemble(
         modes=labels,
         **(known | settings),
     )
-    tensors = {key: dataclasses.replace(record, explained=_explained(fit, key)) for key, record in fit.tensors.items()}
+    given = {key: dict((records or {}).get(key, {})) for key in data}
+    tensors = {
+        key: dataclasses.replace(record, **({} if "explained" in own else {"explained": _explained(fit, key)}), **own)
+        for (key, record), own in zip(fit.tensors.items(), given.values(), strict=True)
+    }
     return dataclasses.replace(fit, tensors=tensors)
 
 

@@ -51,7 +51,8 @@ def as_html(fit: Fit) -> str:
 
 def tensor_table(fit: Fit) -> list[list[str]]:
     """Return the rows of the table of tensors, titles first: name, size, loss, explained share."""
-    rows = [["tensor", "size", "loss", "explained"]]
+    called = {record.explained_as for record in fit.tensors.values()}
+    rows = [["tensor", "size", "loss", called.pop() if len(called) == 1 else "explained"]]
     for name, record in fit.tensors.items():
         size = ", ".join(f"{dim}: {count}" for dim, count in zip(record.dims, record.shape, strict=True))
         rows.append([name, size, record.loss, percent(record.explained, digits=2)])

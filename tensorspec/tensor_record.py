@@ -34,6 +34,8 @@ class TensorRecord:
         Root mean square of the valid entries, in `unit`.
     loss : str
         The loss, as the call that makes it.
+    explained_as : str
+        What `explained` is a share of, as a method with a name of its own for it calls it: ``"explained variance"``.
     """
 
     dims: tuple[str, ...]
@@ -46,3 +48,4 @@ class TensorRecord:
     data_weight: float = 1.0
     rms: float = 1.0
     loss: str = "LeastSquares()"
+    explained_as: str = "explained"

@@ -36,8 +36,9 @@ def plot_components(fit: Fit, components: Sequence[int | str] | None = None) -> 
     Parameters
     ----------
     fit : Fit
-        What to draw.  Modes beyond map and spectrum have columns of their own; line scans are drawn as profiles.  Of
-        a model with a core see `tensorspec.plot.core.plot_core`.
+        What to draw.  Modes beyond map and spectrum have columns of their own; line scans are drawn as profiles.
+        Principal components and their rotations, in whose sums entries of both signs cancel, are drawn at unit norm.
+        Of a model with a core see `tensorspec.plot.core.plot_core`.
     components : sequence of int or str, optional
         Which components, by number from 1 or by label; by default all.
 
@@ -64,9 +65,11 @@ def plot_components(fit: Fit, components: Sequence[int | str] | None = None) -> 
     shares = {name: fit.shares(name) for name in fit.tensors}
     for column, (name, mode) in enumerate(panels):
         values, evolves = fit.spectra(name, mode=mode), _evolves(fit, name, mode)
+        cancelling = "singular_values" in fit.provenance and not evolves
+        values = fit.seen(name, mode) if cancelling else values
         for row, index in enumerate(chosen):
             ax, colour = axes[row, column], COLOURS[index % len(COLOURS)]
-            last, unit = row == len(chosen) - 1, _unit(values, name, fit)
+            last, unit = row == len(chosen) - 1, "unit norm" if cancelling else _unit(values, name, fit)
             if evolves:
                 draw_family(ax, values[index], own_dims(fit, name, mode), colour, last, unit)
             else:

@@ -149,7 +149,7 @@ def _moved(
     step = evenly_spaced("align", data, dim)
     channels = shift.as_numpy().astype(float) / step
     if interpolation == "nearest":
-        channels = np.rint(channels)
+        channels = channels.round()
     least, most = float(channels.min()), float(channels.max())
     if max(-least, most, most - least) >= data.sizes[dim] - 2:
         raise InvalidData(f"align: shifts of {least:.1f} to {most:.1f} channels would move a spectrum off its axis.")

@@ -1,0 +1,1 @@
+"""Endmembers: spectra from the geometry of the data alone. Arrays in, arrays out."""

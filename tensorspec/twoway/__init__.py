@@ -1,0 +1,1 @@
+"""Methods of two modes that the field knows by name: each one call, with labelled results."""
