@@ -58,7 +58,7 @@ def find_spikes(matrix: np.ndarray, valid: np.ndarray, noise: NoiseModel, false_
     correlations = np.array([noise.channel_correlation or 0.0])
     found, current = np.zeros_like(valid), matrix
     for _ in range(ROUNDS):
-        single = _one_component(current, valid)
+        single = _one_component(current, valid, noise.gain)
         sample = sample_noise(current, valid, None, noise.gain, noise.read_variance, correlations)
         # Without itself: the residual of an entry is its deviation times the share of its noise that is left over.
         kept = np.maximum(sample.kept, KEPT)
@@ -124,10 +124,14 @@ def _alone(
     return suspect & (across > ALONE) & (down > ALONE)
 
 
-def _one_component(matrix: np.ndarray, used: np.ndarray) -> np.ndarray:
-    """Row mean times channel mean over the grand mean, of the entries used."""
+def _one_component(matrix: np.ndarray, used: np.ndarray, gain: float) -> np.ndarray:
+    """Row mean times channel mean over the grand mean, of the entries used, each entry itself counting for one event.
+
+    A spike that is brighter than all the rest would otherwise be what makes its row and its channel bright.
+    """
     held = np.where(used, matrix, 0.0)
-    row = held.sum(axis=1) / np.maximum(used.sum(axis=1), 1)
-    channel = held.sum(axis=0) / np.maximum(used.sum(axis=0), 1)
-    grand = held.sum() / max(int(used.sum()), 1)
-    return np.outer(row, channel) / grand if grand else np.zeros_like(matrix)
+    beyond = np.maximum(held - gain, 0)
+    row = (held.sum(axis=1, keepdims=True) - beyond) / np.maximum(used.sum(axis=1, keepdims=True), 1)
+    channel = (held.sum(axis=0, keepdims=True) - beyond) / np.maximum(used.sum(axis=0, keepdims=True), 1)
+    grand = (held.sum() - beyond) / max(int(used.sum()), 1)
+    return np.divide(row * channel, grand, out=np.zeros_like(matrix), where=grand > 0)

@@ -10,7 +10,9 @@ from tensorspec.errors import InvalidArgument, InvalidData
 from tensorspec.noise import NoiseModel, estimate_noise
 from tensorspec.noise.spikes import find_spikes
 from tensorspec.noise.unfold import row_dims
-from tensorspec.prepare.steps import as_spectra, usable
+from tensorspec.prepare.steps import as_spectra, in_units_of, usable
+from tensorspec.prepare.zero_loss import NEAR
+from tensorspec.shared_modes import is_numeric
 
 __all__ = ["mask_spikes"]
 
@@ -64,7 +66,8 @@ def mask_spikes(
     counts what chance does to noise of the given model: where the noise is estimated too low, more is left out.
 
     A channel that is more than 2.5 times as bright as both its neighbours in the sum of all spectra, or less than 0.4
-    times, is hot or dead: no peak that is two channels wide does that. A pixel that is empty is dead.
+    times, is hot or dead: no peak that is two channels wide does that, and the top of
+    a zero-loss peak that is narrower is spared. A pixel that is empty is dead.
 
     Lazy data are read, about four million values at a time.
 
@@ -105,10 +108,9 @@ def mask_spikes(
         seen += used[part].sum(axis=0)
         bright[part] = np.abs(held).sum(axis=1)
         largest = np.sort(np.concatenate([largest, held]), axis=0)[-FEW:]
-    # A few giant spikes make no hot channel.
-    odd = _odd_channels(
-        total - largest.sum(axis=0), np.maximum(seen - FEW, 1), noise, ordered.sizes[others[-1]] if others else 1
-    )
+    length = ordered.sizes[others[-1]] if others else 1
+    odd = _odd_channels(total, total - largest.sum(axis=0), seen, noise, length, rate)
+    odd &= ~_zero_loss(ordered, others, total)
     dark = bright == 0
     for part, values in _blocks(ordered, pixels, channels):
         valid = used[part] & ~odd
@@ -152,18 +154,50 @@ def _blocks(ordered: xr.DataArray, pixels: int, channels: int):
             yield part, flat[part].astype(np.float64)
 
 
-def _odd_channels(total: np.ndarray, seen: np.ndarray, noise: NoiseModel, length: int) -> np.ndarray:
-    """Return channels that are narrower than any peak: hot ones and dead ones."""
-    mean = total / np.maximum(seen, 1)
+def _zero_loss(ordered: xr.DataArray, others: list[str], total: np.ndarray) -> np.ndarray:
+    """Return the highest channel near zero loss: a zero-loss peak may be a single channel wide."""
+    spared = np.zeros(len(total), dtype=bool)
+    if others != ["energy_loss"] or not is_numeric(ordered.coords.get("energy_loss")):
+        return spared
+    coord = ordered.coords["energy_loss"]
+    near = np.flatnonzero(np.abs(coord.values) <= float(in_units_of(coord, NEAR, "eV")))
+    if len(near):
+        spared[near[np.argmax(total[near])]] = True
+    return spared
+
+
+def _odd_channels(
+    total: np.ndarray, trimmed: np.ndarray, seen: np.ndarray, noise: NoiseModel, length: int, rate: float
+) -> np.ndarray:
+    """Return channels that are narrower than any peak: hot ones and dead ones.
+
+    A few giant spikes make no hot channel, and no dead neighbours: what is to be bright is taken without its largest
+    entries (`trimmed`), what is to be dark with them.
+    """
     odd = np.zeros(len(total), dtype=bool)
     if length < 5:
         return odd
-    runs = mean.reshape(-1, length)
-    number_of = np.maximum(seen.reshape(-1, length), 1)
-    left, right = runs[:, :-2], runs[:, 2:]
-    middle, count = runs[:, 1:-1], number_of[:, 1:-1]
-    high, low = np.maximum(left, right), np.minimum(left, right)
-    hot = (high >= 0) & (middle - HOT * high > SIGMAS * np.sqrt(noise.variance(HOT * high) / count))
-    dead = (low > 0) & (DEAD * low - middle > SIGMAS * np.sqrt(noise.variance(DEAD * low) / count))
+    whole, less, counted = (each.reshape(-1, length) for each in (total, trimmed, np.maximum(seen, 1)))
+    middle, count = whole[:, 1:-1], counted[:, 1:-1]
+    high = np.maximum(whole[:, :-2] / counted[:, :-2], whole[:, 2:] / counted[:, 2:]) * count
+    low = np.minimum(less[:, :-2] / counted[:, :-2], less[:, 2:] / counted[:, 2:]) * count
+    hot = (high >= 0) & _exceeds(less[:, 1:-1], HOT * high, HOT, count, noise, rate / len(total))
+    dead = (low > 0) & _exceeds(DEAD * low, middle, DEAD, count, noise, rate / len(total))
     odd.reshape(-1, length)[:, 1:-1] = hot | dead
     return odd & (seen > 0)
+
+
+def _exceeds(
+    more: np.ndarray, less: np.ndarray, ratio: float, count: np.ndarray, noise: NoiseModel, limit: float
+) -> np.ndarray:
+    """Return where one sum exceeds the other beyond chance, one of them having been multiplied by `ratio`."""
+    from scipy.special import betainc
+
+    clear = more - less > SIGMAS * np.sqrt(count * noise.variance(np.maximum(less, 0) / count))
+    if noise.gain == 0:
+        return clear
+    # Of the events of both, the share that one has is binomial, whatever their number.
+    events, fewer = (more, less / ratio) if ratio > 1 else (more / ratio, less)
+    events, fewer = (np.maximum(each, 0) / noise.gain for each in (events, fewer))
+    share = ratio / (1 + ratio) if ratio > 1 else 1 / (1 + ratio)
+    return clear & (betainc(np.maximum(events, 1e-9), fewer + 1, share) < limit)

@@ -171,3 +171,28 @@ DATA = labelled(np.random.default_rng(0).poisson(5.0, (20, 30)))
 def test_what_cannot_be_meant_is_refused(call, error, said):
     with pytest.raises(error, match=said):
         call()
+
+
+def test_few_counts_make_no_channel_hot_or_dead():
+    for seed in range(5):
+        counts = np.random.default_rng(seed).poisson(2e-4, (8000, 400))
+        mask = ts.mask_spikes(labelled(counts), noise=ts.NoiseModel())
+        assert mask.attrs["channels"] == 0 and bool(mask[:, 5].any())
+
+
+def test_a_giant_spike_makes_its_neighbours_neither_hot_nor_dead():
+    counts = np.random.default_rng(4).poisson(0.5, (300, 60))
+    counts[[5, 6, 7], 30] = 100_000
+    mask = ts.mask_spikes(labelled(counts), noise=ts.NoiseModel())
+    assert mask.attrs["channels"] == 0 and int((~mask).sum()) == 3
+
+
+def test_a_zero_loss_peak_of_one_channel_is_no_hot_channel():
+    rng = np.random.default_rng(0)
+    energy = np.arange(-20.0, 60.0)
+    spectrum = 5000 * np.exp(-0.5 * (energy / 0.45) ** 2) + 40 * np.exp(-0.5 * ((energy - 22) / 6) ** 2) + 2
+    counts = rng.poisson(np.multiply.outer(rng.uniform(0.5, 2, 200), spectrum))
+    counts[:, 55] *= 5
+    data = xr.DataArray(counts, dims=("x", "energy_loss"), coords={"energy_loss": ("energy_loss", energy)})
+    mask = ts.mask_spikes(data, noise=ts.NoiseModel())
+    assert np.flatnonzero(~mask.values.any(axis=0)).tolist() == [55]
