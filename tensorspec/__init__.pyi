@@ -84,6 +84,7 @@ from .twoway.endmembers import spa as spa
 from .twoway.endmembers import sss as sss
 from .twoway.endmembers import vca as vca
 from .twoway.ica import ica as ica
+from .twoway.mcr import mcr_als as mcr_als
 from .twoway.pca import pca as pca
 from .twoway.pca import scaled_factors as scaled_factors
 from .twoway.regression import unmix as unmix
