@@ -24,9 +24,12 @@ from .coupling.kernels import Stretch as Stretch
 from .coupling.links import Link as Link
 from .coupling.operators import Bin as Bin
 from .coupling.operators import Matrix as Matrix
+from .diagnose.core_consistency import core_consistency as core_consistency
+from .diagnose.leverage import leverage as leverage
 from .diagnose.match import compare as compare
 from .diagnose.rank import estimate_rank as estimate_rank
 from .diagnose.stability import stability as stability
+from .diagnose.whiteness import whiteness as whiteness
 from .errors import AmbiguousFile as AmbiguousFile
 from .errors import ConstraintConflict as ConstraintConflict
 from .errors import InvalidArgument as InvalidArgument

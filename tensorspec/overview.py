@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tensorspec.cores import shares_of_entries
+from tensorspec.likeness import likeness_advice
 
 if TYPE_CHECKING:
     from tensorspec.solution import Fit
@@ -120,9 +121,9 @@ def _headline(fit: Fit) -> str:
 
 
 def _advice(fit: Fit) -> list[str]:
-    """Return what to do about a fit that did not converge, and what was done to it since."""
+    """Return what to do about a fit that did not converge, or has components alike, and what was done to it since."""
     lines = [] if fit.converged else [fit.status.value]
-    return lines + [
+    return [*lines, *likeness_advice(fit)] + [
         f"after {note['step']} of components {note['components']}" for note in fit.provenance.get("derived", [])
     ]
 

@@ -11,6 +11,7 @@ import xarray as xr
 
 from tensorspec.arguments import whole
 from tensorspec.constraints.relevance import ARD
+from tensorspec.diagnose.core_consistency import core_consistency
 from tensorspec.diagnose.evidence import Criterion, RankEvidence
 from tensorspec.diagnose.noise_edge import (
     SingularValues,
@@ -36,6 +37,7 @@ CRITERIA = (
     "count splitting",
     "held-out entries",
     "relevance",
+    "core consistency",
     "stability",
     "split halves",
 )
@@ -43,6 +45,8 @@ CRITERIA = (
 # neighbours: with a handful of counts in a pixel its share of a component costs more than it tells.
 _MOST_VALUES, _COUNTS, _MOST_CHANNELS = 4_000_000, 100, 4
 _RUNS, _ALIKE, _RESTARTS = 5, 0.9, 5
+# Per cent from which on a core counts as diagonal.
+_DIAGONAL = 80.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,8 +94,9 @@ def estimate_rank(
         Which to ask.  ``"noise edge"``: singular values above those of noise; ``"parallel analysis"``: above those of
         drawn counts with one component; ``"count splitting"``: the rank that predicts one half of the counts from the
         other; ``"held-out entries"``: that predicts entries left out; ``"relevance"``: components that survive under
-        `ARD`; ``"stability"`` and ``"split halves"``: the largest rank whose components come back from other starts,
-        and from other pixels.
+        `ARD`; ``"core consistency"``: the largest rank whose core is diagonal, with and without constraints, for three
+        modes and more; ``"stability"`` and ``"split halves"``: the largest rank whose components come back from other
+        starts, and from other pixels.
     seed : int
         Of all draws and starts.
     **options
@@ -116,7 +121,8 @@ def estimate_rank(
     The first two count components of a plain factorization of pixels against all else; a non-negative model may need
     more.  Criteria that rest on the statistics of counts do not answer for data that are not counts: there the noise is
     estimated from the data, and the number moves with that estimate.  Components that come back the same are no
-    evidence for their number: one component always does.
+    evidence for their number: one component always does; nor is a diagonal core, which too few components have too.
+    The last three only say how far the components can be trusted, and do not count for the recommendation.
 
     Examples
     --------
@@ -256,6 +262,46 @@ def _relevance(question: _Question) -> Criterion:
     return Criterion("relevance", alive, text + question.condensed)
 
 
+def _core(question: _Question) -> Criterion:
+    """Return the largest rank whose core is diagonal, if one that is larger has none."""
+    labels, _ = find_modes({"data": question.data})
+    if len(labels) < 3:
+        return Criterion("core consistency", None, "two modes: any turn fits equally well", counts=False)
+    found = []
+    for rank in question.ranks:
+        fitted = fit(
+            question.data,
+            question.model(rank),
+            restarts=3,
+            seed=question.seed,
+            progress=False,
+            **question.options,
+        )
+        if fitted.cores:
+            return Criterion("core consistency", None, "asked of models without a core only", counts=False)
+        found.append([core_consistency(fitted), core_consistency(fitted, unconstrained=True)])
+    along = {"dims": "rank", "coords": {"rank": list(question.ranks)}}
+    curves = {
+        "as fitted": xr.DataArray([own for own, _ in found], **along),
+        "without constraints": xr.DataArray([free for _, free in found], **along),
+    }
+    diagonal = [min(own, free) >= _DIAGONAL for own, free in found]
+    last = diagonal.index(False) if False in diagonal else len(diagonal)
+    if last == len(diagonal):
+        text = f"the core is diagonal at every rank up to {question.ranks[-1]}, which says nothing: try more"
+        return Criterion("core consistency", None, text + question.condensed, counts=False, curves=curves)
+    if last == 0:
+        text = f"the core is not diagonal at {question.ranks[0]} ({min(found[0]):.0f} %)"
+        return Criterion("core consistency", None, text + question.condensed, counts=False, curves=curves)
+    text = (
+        f"{min(found[last - 1]):.0f} % at this rank, {min(found[last]):.0f} % at {question.ranks[last]}; the lower of "
+        "the fit and the same gone on with without constraints"
+    )
+    return Criterion(
+        "core consistency", question.ranks[last - 1], text + question.condensed, counts=False, curves=curves
+    )
+
+
 def _stability(question: _Question) -> Criterion:
     lowest = []
     for rank in question.ranks:
@@ -287,6 +333,7 @@ _ASK: dict[str, Callable[[_Question], Criterion]] = {
     "count splitting": _splitting,
     "held-out entries": _held_out,
     "relevance": _relevance,
+    "core consistency": _core,
     "stability": _stability,
     "split halves": _halves,
 }

@@ -14,7 +14,7 @@ from tensorspec.pieces import evolving_mode, own_dims
 if TYPE_CHECKING:
     from tensorspec.solution import Fit, TensorRecord
 
-__all__ = ["describe", "summarise"]
+__all__ = ["describe", "noise_of", "summarise"]
 
 BLOCK = 8_000_000  # entries of data held as float64 at once
 CHI2_NOISE = (0.95, 1.05)  # per entry: what noise alone leaves, as far as a noise level is ever known
@@ -130,6 +130,11 @@ def _parameters(fit: Fit, name: str) -> float:
         # The cross-products of all samples but one are given.
         count -= (fit.modes[pair[1]].size - 1) * fit.rank * (fit.rank + 1) / 2 / sharing[pair[0]]
     return count
+
+
+def noise_of(fit: Fit, name: str) -> NoiseModel | None:
+    """Return the noise model of a tensor of a fit: that of the data, else as estimated during the fit, else None."""
+    return _noise(fit, name, fit.tensors[name])[0]
 
 
 def _noise(fit: Fit, name: str, record: TensorRecord) -> tuple[NoiseModel | None, str]:

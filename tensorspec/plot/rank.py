@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 __all__ = ["plot_rank"]
 
+# Core consistencies far below zero say no more than zero does.
+LOWEST = -50.0
 _ACROSS, _WIDTH, _HEIGHT = 3, 3.4, 2.7  # panels in a row; inches
 
 
@@ -45,7 +47,7 @@ def plot_rank(evidence: RankEvidence) -> Figure:
 
 
 def _draw(ax: Axes, item: Criterion) -> None:
-    key, curve = next(iter(item.curves.items()))
+    (key, curve), *others = item.curves.items()
     dim = str(curve.dims[0])
     x, y = curve[dim].values, curve.values
     error = item.curves.get("standard error")
@@ -53,6 +55,13 @@ def _draw(ax: Axes, item: Criterion) -> None:
         ax.errorbar(x, y, yerr=error.values, color=COLOURS[0], marker="o", markersize=3, linewidth=1.2, capsize=2)
     else:
         ax.plot(x, y, color=COLOURS[0], marker="o", markersize=3, linewidth=1.2 if dim == "rank" else 0)
+    for place, (name, other) in enumerate(others):
+        if name != "standard error":
+            ax.plot(x, other.values, color=COLOURS[place + 2], marker="s", markersize=3, linewidth=1, label=name)
+            ax.get_lines()[0].set_label(key)
+            ax.legend(frameon=False, fontsize="small", loc="lower left")
+    if dim == "rank" and np.nanmin(y) < LOWEST:
+        ax.set_ylim(LOWEST, 1.05 * np.nanmax(y))
     if dim == "component":
         ax.axhline(1, color=MUTED, linewidth=0.8, linestyle="--")
         ax.set_yscale("log")
