@@ -78,6 +78,9 @@ from .solvers.hals import HALS as HALS
 from .solvers.multiplicative import Multiplicative as Multiplicative
 from .solvers.newton import GaussNewton as GaussNewton
 from .solvers.status import Status as Status
+from .starts.endmembers import SPA as SPA
+from .starts.endmembers import SSS as SSS
+from .starts.endmembers import VCA as VCA
 from .starts.given import From as From
 from .starts.hosvd import HOSVD as HOSVD
 from .starts.nndsvd import NNDSVD as NNDSVD

@@ -147,7 +147,7 @@ def _add_fit(commands: Any) -> None:
     run.add_argument("--max-sweeps", type=int, metavar="N", help="largest number of sweeps (default: 1000)")
     run.add_argument("--time-limit", type=float, metavar="SECONDS", help="then keep the best so far")
     run.add_argument("--solver", metavar="NAME", help="HALS or AOADMM (default: chosen for you)")
-    run.add_argument("--start", metavar="NAME", help="NNDSVD or Random (default: chosen for you)")
+    run.add_argument("--start", metavar="NAME", help="NNDSVD, VCA, SPA, SSS or Random (default: chosen for you)")
     run.add_argument("--checkpoint", metavar="PATH", help="go on from there after the fit was killed")
 
 

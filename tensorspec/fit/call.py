@@ -81,9 +81,9 @@ def fit(
         ``"auto"``, or a solver such as `HALS`, `AOADMM` or `Multiplicative`; `GaussNewton` moves all modes at once, to
         polish a fit.
     start
-        ``"auto"``, or a start such as `NNDSVD`, `Random` or ``From(fit)``.  With `Poisson`, every start but an earlier
-        fit begins with at most 30 sweeps of ``LeastSquares(scaling="poisson")``; of factors that are given and what
-        these sweeps make of them those with the higher likelihood are gone on with.
+        ``"auto"``, or a start such as `NNDSVD`, `VCA`, `SSS`, `Random` or ``From(fit)``.  With `Poisson`, every start
+        but an earlier fit begins with at most 30 sweeps of ``LeastSquares(scaling="poisson")``; of factors that are
+        given and what these sweeps make of them those with the higher likelihood are gone on with.
     restarts
         Number of starts; the lowest objective is kept.
     max_sweeps

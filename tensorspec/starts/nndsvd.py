@@ -9,7 +9,7 @@ import numpy as np
 from tensorspec.starts.base import AbstractStart, Reduced, StartContext, unfolded_along
 from tensorspec.starts.random import scaled_to_data
 
-__all__ = ["NNDSVD"]
+__all__ = ["NNDSVD", "rank_one"]
 
 _OVERSAMPLING = 10
 _POWER_STEPS = 2
@@ -75,7 +75,7 @@ class NNDSVD(AbstractStart):
         found[carrier] = amplitudes
         for part, (modes, _, _) in zip(parts, with_carrier, strict=True):
             others = [mode for mode in modes if mode != carrier]
-            for mode, factor in _rank_one(part, [context.sizes[m] for m in others], others).items():
+            for mode, factor in rank_one(part, [context.sizes[m] for m in others], others).items():
                 found.setdefault(mode, factor)
         for mode, size in context.sizes.items():
             if mode not in found:
@@ -153,7 +153,7 @@ def _stronger_half(u: np.ndarray, v: np.ndarray) -> tuple[np.ndarray, np.ndarray
     return (a * norm, b / norm) if norm > 0 else (a, b)
 
 
-def _rank_one(part: np.ndarray, sizes: list[int], modes: list[str]) -> dict[str, np.ndarray]:
+def rank_one(part: np.ndarray, sizes: list[int], modes: list[str]) -> dict[str, np.ndarray]:
     """Return, for each further mode, the leading vector of every column's unfolding."""
     if len(modes) == 1:
         return {modes[0]: part}
