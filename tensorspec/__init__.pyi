@@ -61,6 +61,7 @@ from .models.tucker import Tucker as Tucker
 from .noise import NoiseModel as NoiseModel
 from .noise import estimate_noise as estimate_noise
 from .noise import poisson_scale as poisson_scale
+from .plot.outliers import plot_outliers as plot_outliers
 from .plot.rank import plot_rank as plot_rank
 from .plot.scree import plot_scree as plot_scree
 from .prepare.align import align as align
@@ -94,6 +95,7 @@ from .twoway.mcr import mcr_als as mcr_als
 from .twoway.pca import pca as pca
 from .twoway.pca import scaled_factors as scaled_factors
 from .twoway.regression import unmix as unmix
+from .twoway.robpca import robpca as robpca
 from .twoway.rotation import rotate as rotate
 from .twoway.rotation import varimax as varimax
 

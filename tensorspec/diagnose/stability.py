@@ -55,8 +55,8 @@ def stability(data: Any, model: Any, n: int = 20, *, seed: int = 0, **options: A
     from tensorspec.starts.random import Random
 
     whole("n", n, 2)
-    options = {"start": Random(), **options}
-    runs = [fit(data, model, seed=seed + index, progress=False, **options) for index in range(n)]
+    options = {"start": Random(), "progress": False, **options}
+    runs = [fit(data, model, seed=seed + index, **options) for index in range(n)]
     objective = np.array([float(run.objective) for run in runs])
     best = int(np.argmin(objective))
     congruence = np.array([compare(runs[best], run).congruences for run in runs])

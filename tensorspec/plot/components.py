@@ -65,7 +65,7 @@ def plot_components(fit: Fit, components: Sequence[int | str] | None = None) -> 
     shares = {name: fit.shares(name) for name in fit.tensors}
     for column, (name, mode) in enumerate(panels):
         values, evolves = fit.spectra(name, mode=mode), _evolves(fit, name, mode)
-        cancelling = "singular_values" in fit.provenance and not evolves
+        cancelling = bool({"singular_values", "eigenvalues"} & set(fit.provenance)) and not evolves
         values = fit.seen(name, mode) if cancelling else values
         for row, index in enumerate(chosen):
             ax, colour = axes[row, column], COLOURS[index % len(COLOURS)]

@@ -150,7 +150,8 @@ def sss(
     Notes
     -----
     Dual to `vca`: no pure pixel is needed, but a channel for each component in which it is alone, as lines of elements
-    are. Over a common background there is none, and what is common is taken out of all but one. Simulated images
+    are. Over a common background there is none, and what is common is taken out of all but one; ``outer_bound`` does
+    not tell the two apart, ``beyond`` above 0.01 is a sign of it. Simulated images
     without pure pixels, 20 000 counts a pixel, three and four components: mean angle 0.4 to 0.8 degrees, where `vca`
     is 10 to 13 degrees off. Spiegelberg et al. 2017, doi:10.1016/j.ultramic.2017.07.009; by linear programmes instead
     of samples.

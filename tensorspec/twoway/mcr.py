@@ -30,6 +30,7 @@ from tensorspec.solution import Fit
 from tensorspec.solvers.status import Status
 from tensorspec.twoway.alternating import FactorRules, Iterated, alternate
 from tensorspec.twoway.matrix import Matrix, as_matrix
+from tensorspec.twoway.pca import scales_of
 from tensorspec.twoway.starts import spectra_to_start_from
 
 __all__ = ["mcr_als"]
@@ -147,7 +148,8 @@ def mcr_als(
     values = np.empty(matrix.shape)
     for place, block in matrix.blocks():
         values[place] = block
-    weights = _weights(matrix, scaling)
+    scales = scales_of("mcr_als", matrix, scaling)
+    weights = scales[0] ** -2, scales[1] ** -2
     runs: dict[str, Iterated] = {}
     begin = given or {name: (None, spectra) for name, spectra in spectra_to_start_from(values, rank, seed).items()}
     for name, pair in begin.items():
@@ -310,19 +312,6 @@ def _rules(mode: ModeLabels, items: Sequence[AbstractConstraint], rank: int, use
             return np.asarray(together.prox(jnp.asarray(values), 1.0, column))
 
     return dataclasses.replace(rules, project=project)
-
-
-def _weights(matrix: Matrix, scaling: str | None) -> tuple[np.ndarray, np.ndarray]:
-    if scaling is None:
-        return np.ones(matrix.shape[0]), np.ones(matrix.shape[1])
-    totals = matrix.row_totals[matrix.used_rows], matrix.column_totals[matrix.used_columns]
-    if any((each <= 0).any() for each in totals):
-        raise InvalidData(
-            "mcr_als: Poisson scaling needs counts, but some pixels or channels with signal have a total of zero or "
-            "less; leave them out with mask=, or leave the scaling out"
-        )
-    root = np.sqrt(totals[0].sum())
-    return root / totals[0], root / totals[1]
 
 
 def _expected(noise: NoiseModel, run: Iterated, weights: tuple[np.ndarray, np.ndarray], whole_sum: float) -> float:

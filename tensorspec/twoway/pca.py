@@ -23,7 +23,7 @@ from tensorspec.twoway.matrix import Matrix, as_matrix
 from tensorspec.twoway.signs import SIGN_RULE, signs_of
 from tensorspec.twoway.singular import Decomposition, decompose
 
-__all__ = ["PCA", "SCALE", "pca", "scaled_factors"]
+__all__ = ["PCA", "SCALE", "pca", "scaled_factors", "scales_of"]
 
 SCALE = "poisson_scale"  # coordinate of a factor: what its scaled entries were multiplied by
 EQUAL = 1e-6  # relative gap of singular values below which their components are one subspace
@@ -106,8 +106,9 @@ def pca(
     With ``a`` the totals of the pixels, ``b`` those of the channels and ``s`` the grand total, ``X / sqrt(a b / s)``
     is decomposed; its largest singular value is ``sqrt(s)`` exactly, with vectors ``sqrt(a / s)`` and ``sqrt(b / s)``.
     Empty pixels and channels are left out and come back as zero.  The edge of the noise holds for counts; of data
-    that are not (see `estimate_noise`) it says nothing.  Read ``fit.factors``: maps and spectra of the fit are sums,
-    in which entries of both signs cancel (after scaling those of every component but the first are zero).  Signs: the
+    that are not (see `estimate_noise`) it says nothing, and two counts of a pixel in a channel that holds twenty
+    lie above it too (`estimate_rank` sums such channels first).  Read ``fit.factors``: maps and spectra of the fit are
+    sums, in which entries of both signs cancel (after scaling those of every component but the first are zero).  Signs: the
     sum of the cubes of a spectrum is positive.
 
     References
@@ -133,7 +134,7 @@ def pca(
             f"pca: rank={rank}, but there are {rows} points of {matrix.row_mode!r} and {columns} of "
             f"{matrix.column_mode!r} with signal; give a rank of 1 to {min(matrix.shape)}"
         )
-    row_scale, column_scale = _scales(matrix, scaling)
+    row_scale, column_scale = scales_of("pca", matrix, scaling)
     mean = matrix.column_totals[matrix.used_columns] / matrix.shape[0] if center else 0.0
 
     def blocks() -> Any:
@@ -214,16 +215,31 @@ def _checked(rank: object, scaling: object, center: object, method: object, seed
     return int(rank), whole("seed", seed, 0)
 
 
-def _scales(matrix: Matrix, scaling: str | None) -> tuple[np.ndarray, np.ndarray]:
-    """Return what the entries are divided by, as one vector for the used rows and one for the used columns."""
+def scales_of(function: str, matrix: Matrix, scaling: str | None) -> tuple[np.ndarray, np.ndarray]:
+    """Return what the entries are divided by, as one vector for the used rows and one for the used columns.
+
+    Parameters
+    ----------
+    function : str
+        Who asks, for messages.
+    matrix : Matrix
+        The data.
+    scaling : str or None
+        ``"poisson"``, or nothing, which gives ones.
+
+    Raises
+    ------
+    InvalidData
+        If a row or column with signal has a total of zero or less, and is to be scaled.
+    """
     if scaling is None:
         return np.ones(matrix.shape[0]), np.ones(matrix.shape[1])
     totals = matrix.row_totals[matrix.used_rows], matrix.column_totals[matrix.used_columns]
     for mode, own in zip((matrix.row_mode, matrix.column_mode), totals, strict=True):
         if (own <= 0).any():
             raise InvalidData(
-                f"pca: Poisson scaling needs counts, but {int((own <= 0).sum())} of the {len(own)} points of {mode!r} "
-                "with signal have a total of zero or less; leave them out with mask=, or leave the scaling out"
+                f"{function}: Poisson scaling needs counts, but {int((own <= 0).sum())} of the {len(own)} points of "
+                f"{mode!r} with signal have a total of zero or less; leave them out with mask=, or leave scaling out"
             )
     # The grand total is split evenly over the two.
     root = np.sqrt(totals[0].sum())

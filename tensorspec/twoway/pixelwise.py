@@ -17,6 +17,7 @@ BLOCK = 2**22  # values of a pixel times channel array held at once
 FLOOR = 1e-3  # share of the mean variance of a pixel below which no entry's variance is taken to be
 MOST_STEPS, SETTLED = 100, 1e-9
 EXPECTED = 0.01  # share of the expected curvature that is added to the observed one
+LEAST_SHARE = 1e-9  # of the mean of a pixel
 SINGULAR = 3e15  # condition of normal equations above which a pixel says nothing of some amount
 
 
@@ -201,7 +202,10 @@ def _likeliest(
         if not open_.size:
             break
         own, counts, seen = amounts[open_], values[open_], used[open_]
-        model = np.maximum(own @ problem.spectra.T, np.finfo(float).tiny)
+        model = own @ problem.spectra.T
+        # Channels without counts of which nothing is expected any more: their square must not vanish.
+        lowest = LEAST_SHARE * (seen * model).sum(axis=1) / np.maximum(seen.sum(axis=1), 1)
+        model = np.maximum(model, np.maximum(lowest, np.finfo(float).tiny ** 0.25)[:, np.newaxis])
         slope = (seen * (1 - counts / model)) @ problem.spectra
         curvature = _gram(seen * (counts + EXPECTED * model) / model**2, problem)
         curvature += 1e-12 * np.trace(curvature, axis1=1, axis2=2)[:, np.newaxis, np.newaxis] * np.eye(rank)

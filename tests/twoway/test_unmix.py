@@ -176,3 +176,13 @@ MOVED = known().assign_coords(energy_loss=known().energy_loss + 3)
 def test_what_cannot_be_meant_is_refused(call, error, said):
     with pytest.raises(error, match=said):
         call()
+
+
+@pytest.mark.parametrize(
+    ("counts", "amounts"), [([3, 0, 0], [3, 0]), ([0, 2, 1], [0, 1.5]), ([0, 0, 5], [0, 2.5]), ([4, 1, 0], [4, 0.5])]
+)
+def test_a_channel_of_which_nothing_is_expected_loses_no_counts(counts, amounts):
+    spectra = xr.DataArray([[1.0, 0, 0], [0, 1.0, 1.0]], dims=("component", "energy_loss"))
+    data = xr.DataArray([counts], dims=("x", "energy_loss"))
+    found = ts.unmix(data, spectra, method="poisson", noise=ts.NoiseModel())
+    np.testing.assert_allclose(found.maps.values.ravel(), amounts, atol=1e-6)
