@@ -15,6 +15,7 @@ ORDER = [
     "plot_drift.py",
     "plot_prepare.py",
     "plot_unmix.py",
+    "plot_tofsims_grid.py",
     "plot_missing.py",
     "plot_custom_constraint.py",
 ]
