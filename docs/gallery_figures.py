@@ -16,6 +16,7 @@ ORDER = [
     "plot_prepare.py",
     "plot_unmix.py",
     "plot_tofsims_grid.py",
+    "plot_layer_stack.py",
     "plot_missing.py",
     "plot_custom_constraint.py",
 ]
