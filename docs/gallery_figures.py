@@ -17,6 +17,7 @@ ORDER = [
     "plot_unmix.py",
     "plot_tofsims_grid.py",
     "plot_layer_stack.py",
+    "plot_thin_film.py",
     "plot_missing.py",
     "plot_custom_constraint.py",
 ]
