@@ -18,6 +18,7 @@ ORDER = [
     "plot_tofsims_grid.py",
     "plot_layer_stack.py",
     "plot_thin_film.py",
+    "plot_battery_cathode.py",
     "plot_missing.py",
     "plot_custom_constraint.py",
 ]
