@@ -19,6 +19,7 @@ ORDER = [
     "plot_layer_stack.py",
     "plot_thin_film.py",
     "plot_battery_cathode.py",
+    "plot_phases.py",
     "plot_missing.py",
     "plot_custom_constraint.py",
 ]
