@@ -48,6 +48,7 @@ for name, maps in {"by pixel": by_pixel, "by phase": by_phase}.items():
     print(f"{name}:", ", ".join(f"{line} {error:.2f}" for line, error in zip(shown, errors, strict=True)))
 
 # %%
+# Each line with one scale of colour.
 
 figure, axes = plt.subplots(3, 4, figsize=(10, 6), layout="constrained")
 for row, (name, maps) in zip(axes, {"true": true, "by pixel": by_pixel, "by phase": by_phase}.items(), strict=True):
@@ -66,11 +67,11 @@ for axis, line in zip(axes[2], shown, strict=True):
 # Which phase is a pixel? The one with most of its counts, where that is more than half by 1.64 standard errors; else it
 # is left open.
 
-totals = found.sum("xray_energy")
-share = amounts.maps * totals / (amounts.maps * totals).sum("component")
-error = (amounts.standard_error * totals / (amounts.maps * totals).sum("component")).max("component")
-best, right = share.argmax("component"), (truth.maps * spectra.sum("xray_energy")).argmax("component")
-known = share.max("component") - 1.64 * error > 0.5
+counts = amounts.maps * found.sum("xray_energy")
+errors = amounts.standard_error * found.sum("xray_energy")
+best, right = counts.argmax("component"), (truth.maps * spectra.sum("xray_energy")).argmax("component")
+top, error = (values.isel(component=best) / counts.sum("component") for values in (counts, errors))
+known = top - 1.64 * error > 0.5
 print(f"without the error: {float((best == right).mean()):.1%} right")
 print(f"with it: {float((best == right).where(known).mean()):.1%} right, and {float(1 - known.mean()):.1%} left open")
 
