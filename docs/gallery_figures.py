@@ -20,6 +20,7 @@ ORDER = [
     "plot_thin_film.py",
     "plot_battery_cathode.py",
     "plot_phases.py",
+    "plot_polymer_blend.py",
     "plot_missing.py",
     "plot_custom_constraint.py",
 ]
