@@ -194,7 +194,8 @@ def minerals(data):
     lines = ts.xray_lines(binned, elements, bremsstrahlung=2)
     span = ts.Span(lines)
     scaled = ts.pca(binned, 4, scaling="poisson").provenance
-    print(f"{float(binned.sum()) / 6400:.0f} counts in a pixel, singular values", end=" ")
+    print(f"{float(binned.sum()) / 6400:.0f} counts in a pixel, {float((binned == 0).mean()):.0%} of the entries zero")
+    print("singular values", end=" ")
     print(scaled["singular_values"].values[:6].round(1), f"noise up to {scaled['noise_edge']:.1f}")
 
     fits = {}
