@@ -70,7 +70,6 @@ def before_edges(spectra):
 # lithium edge by itself, the shift of nickel being a component of its own. What is detected is what is 3.3 standard
 # errors high.
 
-nickel = host(0) - host(-0.8)
 results = {}
 for counts in (2e5, 1e6):
     drawn = np.random.default_rng(0).poisson(np.einsum("ryx,re->yxe", maps, pure * counts / pure[1].sum()))
@@ -81,7 +80,7 @@ for counts in (2e5, 1e6):
     sets = {
         "spectra from the data": [ends[0], ends[1] - ends[0], ends[2]],
         "true spectra": [pure[0], pure[1] - pure[0], pure[2]],
-        "true, Li K by itself": [pure[0], lithium, pure[2], nickel],
+        "true, Li K by itself": [pure[0], lithium, pure[2], host(0) - host(-0.8)],
     }
     for name, parts in sets.items():
         found, error = results[counts, name] = lithiate(data, parts)
@@ -96,12 +95,10 @@ for counts in (2e5, 1e6):
 
 found, error = results[2e5, "spectra from the data"]
 figure, axes = plt.subplots(2, 3, figsize=(10, 6), layout="constrained")
-pictures = {
-    "true degree of lithiation": (true, {"vmin": 0, "vmax": 1}),
-    "found": (found, {"vmin": 0, "vmax": 1}),
-    "difference, in errors": ((found - true) / error, {"vmin": -6, "vmax": 6, "cmap": "RdBu_r"}),
-}
-for axis, (name, (picture, colours)) in zip(axes[0], pictures.items(), strict=True):
+share = {"vmin": 0, "vmax": 1}
+pictures = (true, share), (found, share), ((found - true) / error, {"vmin": -6, "vmax": 6, "cmap": "RdBu_r"})
+names = ("true degree of lithiation", "found", "difference, in errors")
+for axis, (picture, colours), name in zip(axes[0], pictures, names, strict=True):
     image = axis.imshow(picture, **colours, extent=(0, 160, 160, 0))
     axis.set_title(name, loc="left", fontsize="medium")
     axis.set(xlabel="x (nm)", ylabel="y (nm)", xticks=(0, 80, 160), yticks=(0, 80, 160), facecolor="0.9")
@@ -110,11 +107,9 @@ for spectra, look in ((before_edges(pure), {"color": "0.8", "linewidth": 4}), (r
     lines = axes[1, 0].plot(loss, spectra.T, **look)
     axes[1, 1].plot(loss, spectra[1] - spectra[0], **look)
 axes[1, 0].legend(lines, ("rock salt", "NCA", "Li2CO3"), frameon=False, fontsize="small")
-axes[1, 0].set_ylabel("over mean below 53 eV")
-axes[1, 1].set_title("NCA less rock salt", loc="left", fontsize="medium")
+axes[1, 0].set(xlabel="energy loss (eV)", xlim=(45, 95), ylabel="over mean below 53 eV")
 axes[1, 1].legend(("true", "found"), frameon=False, fontsize="small")
-for axis in axes[1, :2]:
-    axis.set(xlabel="energy loss (eV)", xlim=(45, 95))
+axes[1, 1].set(xlabel="energy loss (eV)", xlim=(45, 95), ylabel="NCA less rock salt")
 axes[1, 2].errorbar(4 * x[24], found[24], 1.96 * error[24], fmt=".", label="found, 95 %")
 axes[1, 2].plot(4 * x[24], true[24], color="0.5", label="true")
 axes[1, 2].set(xlabel="x (nm)", ylabel="degree of lithiation at y = 96 nm", ylim=(0, 1.4))

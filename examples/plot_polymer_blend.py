@@ -29,14 +29,9 @@ def plasmon(centre, width, gap):
     return drude / drude.sum()
 
 
-def peak(centre, width):
-    """Return a peak of unit area."""
-    height = np.exp(-0.5 * ((energy - centre) / width) ** 2)
-    return height / height.sum()
-
-
-losses = np.array([(plasmon(21.5, 13, 5.0) + 0.03 * peak(7, 0.7)) / 1.03, plasmon(22.8, 14, 6.5)])
-zero_loss = 0.99 * peak(0, 0.2) + 0.01 * plasmon(0.5, 1, 0)
+ring, unscattered = (np.exp(-0.5 * ((energy - centre) / width) ** 2) for centre, width in ((7, 0.7), (0, 0.2)))
+losses = np.array([(plasmon(21.5, 13, 5.0) + 0.03 * ring / ring.sum()) / 1.03, plasmon(22.8, 14, 6.5)])
+zero_loss = 0.99 * unscattered / unscattered.sum() + 0.01 * plasmon(0.5, 1, 0)
 
 
 def record(share, thickness, electrons, seed=0):
@@ -73,8 +68,7 @@ for dose in doses:
     for name, model in models.items():
         fit = ts.fit(data, model, loss=ts.Poisson(), restarts=2, progress=False)
         found = fit.spectra()
-        ring = found.sel(energy_loss=slice(6, 8)).sum("energy_loss") / found.sum("energy_loss")
-        order = np.argsort(-ring.values)
+        order = np.argsort(-(found.sel(energy_loss=slice(6, 8)).sum("energy_loss") / found.sum("energy_loss")).values)
         spectra[dose, name] = found.values[order]
         maps[dose, name] = (fit.maps()[order[0]] / fit.maps().sum("component")).values
     known = ts.unmix(data, pure * (dose / 1e7), method="poisson")
