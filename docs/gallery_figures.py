@@ -15,6 +15,12 @@ ORDER = [
     "plot_drift.py",
     "plot_prepare.py",
     "plot_unmix.py",
+    "plot_tofsims_grid.py",
+    "plot_layer_stack.py",
+    "plot_thin_film.py",
+    "plot_battery_cathode.py",
+    "plot_phases.py",
+    "plot_polymer_blend.py",
     "plot_missing.py",
     "plot_custom_constraint.py",
 ]

@@ -12,6 +12,7 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.colors import ListedColormap
 
 import tensorspec as ts
 
@@ -184,10 +185,65 @@ def dacite(data):
         print("spectra turned by", degrees(match.by_mode["xray_energy"]), "degrees")
 
 
+def minerals(data):
+    """Fit a sparse STEM-EDX map with and without a dictionary of lines, and say which phase each pixel is."""
+    edx = ts.load(data / "espm_eds" / "88_ES-LP_G8_selection2_cropped2.hspy").sel(xray_energy=slice(0.9, 10.2))
+    binned = edx.coarsen(xray_energy=2, boundary="trim").sum().assign_attrs(edx.attrs, noise=ts.NoiseModel().to_attrs())
+    binned.xray_energy.attrs.update(edx.xray_energy.attrs)
+    elements = ["Mg", "Al", "Si", "Ca", "Fe", "Cu", "Ga", "Nd", "Sm", "Hf", "Lu", "U"]
+    lines = ts.xray_lines(binned, elements, bremsstrahlung=2)
+    span = ts.Span(lines)
+    scaled = ts.pca(binned, 4, scaling="poisson").provenance
+    print(f"{float(binned.sum()) / 6400:.0f} counts in a pixel, {float((binned == 0).mean()):.0%} of the entries zero")
+    print("singular values", end=" ")
+    print(scaled["singular_values"].values[:6].round(1), f"noise up to {scaled['noise_edge']:.1f}")
+
+    fits = {}
+    for name, constraints in {"free": None, "lines": {"xray_energy": span}}.items():
+        fits[name] = fit = ts.fit(binned, ts.NMF(4, constraints), loss=ts.Poisson(), restarts=3)
+        print(name, fit)
+        print(span.coefficients(fit.spectra()).to_pandas().T.round(0).astype(int).to_string())
+    fit = fits["lines"]
+    spectra = fit.spectra()
+    for width in (1, 2):
+        summed = binned.coarsen(y=width, x=width).sum().assign_attrs(binned.attrs)
+        found = ts.unmix(summed, spectra, method="poisson")
+        counts = found.maps * spectra.sum("xray_energy")
+        best = counts.argmax("component")
+        errors = found.standard_error * spectra.sum("xray_energy")
+        top, error = (values.isel(component=best) / counts.sum("component") for values in (counts, errors))
+        known = top - 1.64 * error > 0.5
+        print(f"{width} x {width}: left open {float(1 - known.mean()):.0%};", end=" ")
+        print("pixels of each:", np.bincount(best.values[known.values], minlength=4))
+
+    by_pixel = ts.unmix(summed, lines.rename(line="component")).maps.rename(component="line")
+    side = 1e3 * float(edx.y[1]) * 80
+    figure, axes = plt.subplots(2, 5, figsize=(11, 4.6), layout="constrained", width_ratios=(1, 1, 1, 1, 1.6))
+    for axis, line in zip(axes[0], ("Si K", "Fe K", "Ca K", "Ga K"), strict=False):
+        axis.imshow(by_pixel.sel(line=line), vmin=0, extent=(0, side, side, 0))
+        axis.set_title(line, loc="left")
+    for k in range(4):
+        axes[1, k].imshow(counts[k], vmin=0, extent=(0, side, side, 0))
+        axes[1, k].set_title(f"component {k + 1}", loc="left", color=COLOURS[k])
+        axes[0, 4].plot(spectra.xray_energy, spectra[k] / spectra[k].max() - k, color=COLOURS[k], linewidth=0.9)
+    axes[0, 4].set(xlabel="X-ray energy (keV)", ylabel="over maximum", yticks=[], xlim=(0.9, 10.2))
+    colours = ListedColormap(COLOURS[:4])
+    axes[1, 4].imshow(best.where(known), cmap=colours, vmin=0, vmax=3, extent=(0, side, side, 0))
+    axes[1, 4].set_title("most of the counts", loc="left")
+    for axis in (*axes[0, :4], *axes[1]):
+        axis.set(xticks=(0, 400, 800), yticks=(0, 400, 800), facecolor="0.8")
+        axis.tick_params(labelbottom=axis in axes[1], labelleft=axis in axes[:, 0])
+    for axis in axes[1]:
+        axis.set_xlabel("x (nm)")
+    for axis in axes[:, 0]:
+        axis.set_ylabel("y (nm)")
+    save(figure, "minerals")
+
+
 if __name__ == "__main__":
     if len(sys.argv) != 2:
         sys.exit("usage: python docs/make_real_data_figures.py FOLDER_WITH_THE_DATA")
     OUT.mkdir(parents=True, exist_ok=True)
-    for part in (noise, oxide_line_scan, gatan_cube, dacite):
+    for part in (noise, oxide_line_scan, gatan_cube, dacite, minerals):
         print(f"\n== {part.__doc__}")
         part(Path(sys.argv[1]))
