@@ -28,6 +28,9 @@ from tensorspec.models.cp import CP, NMF
 from tensorspec.modes import find_modes
 from tensorspec.noise import NoiseModel, estimate_noise
 from tensorspec.noise.unfold import as_numbers, row_dims
+from tensorspec.twoway.matrix import as_matrix
+from tensorspec.twoway.pca import scales_of
+from tensorspec.twoway.robust import robust_prediction
 
 __all__ = ["CRITERIA", "estimate_rank"]
 
@@ -36,6 +39,7 @@ CRITERIA = (
     "parallel analysis",
     "count splitting",
     "held-out entries",
+    "R-PRESS",
     "relevance",
     "core consistency",
     "stability",
@@ -45,6 +49,8 @@ CRITERIA = (
 # neighbours: with a handful of counts in a pixel its share of a component costs more than it tells.
 _MOST_VALUES, _COUNTS, _MOST_CHANNELS = 4_000_000, 100, 4
 _RUNS, _ALIKE, _RESTARTS = 5, 0.9, 5
+# Share of the pixels that the robust components rest on.
+_ALPHA = 0.75
 # Per cent from which on a core counts as diagonal.
 _DIAGONAL = 80.0
 
@@ -93,7 +99,8 @@ def estimate_rank(
     criteria : sequence of str
         Which to ask.  ``"noise edge"``: singular values above those of noise; ``"parallel analysis"``: above those of
         drawn counts with one component; ``"count splitting"``: the rank that predicts one half of the counts from the
-        other; ``"held-out entries"``: that predicts entries left out; ``"relevance"``: components that survive under
+        other; ``"held-out entries"``: that predicts entries left out; ``"R-PRESS"``: robust components
+        that predict pixels left out, for two modes; ``"relevance"``: components that survive under
         `ARD`; ``"core consistency"``: the largest rank whose core is diagonal, with and without constraints, for three
         modes and more; ``"stability"`` and ``"split halves"``: the largest rank whose components come back from other
         starts, and from other pixels.
@@ -241,6 +248,33 @@ def _predicted(name: str, what: str, found: Prediction, question: _Question) -> 
     return Criterion(name, found.chosen, text, curves=curves)
 
 
+def _robust(question: _Question) -> Criterion:
+    """Return how many robust components, the mean among them, predict pixels left out."""
+    name = "R-PRESS"
+    if len(find_modes({"data": question.data})[0]) != 2:
+        return Criterion(name, None, "asked of data of two modes")
+    scaling = "poisson" if question.noise.is_counts else None
+    try:
+        matrix = as_matrix(name, question.data, keep_empty=scaling is None)
+        scales = scales_of(name, matrix, scaling)
+    except InvalidData:
+        return Criterion(name, None, "single entries are missing, or totals are below zero")
+    values = np.empty(matrix.shape)
+    for place, block in matrix.blocks():
+        values[place] = block / (scales[0][place, np.newaxis] * scales[1])
+    try:
+        press, rank, apart = robust_prediction(values, _ALPHA, question.seed)
+    except ArithmeticError as error:
+        return Criterion(name, None, str(error) + question.condensed)
+    curve = xr.DataArray(press, dims="number", coords={"number": np.arange(len(press)) + apart})
+    text = (
+        f"{rank} components about the mean predict pixels left out, and the mean is {'one more' if apart else 'none'}"
+    )
+    if rank == len(press) - 1:
+        text += "; it is the largest that is tried"
+    return Criterion(name, rank + apart, text + question.condensed, curves={"mean squared distance": curve})
+
+
 def _relevance(question: _Question) -> Criterion:
     if not question.plain:
         return Criterion("relevance", None, "asked of the default model on non-negative data only")
@@ -332,6 +366,7 @@ _ASK: dict[str, Callable[[_Question], Criterion]] = {
     "parallel analysis": _parallel,
     "count splitting": _splitting,
     "held-out entries": _held_out,
+    "R-PRESS": _robust,
     "relevance": _relevance,
     "core consistency": _core,
     "stability": _stability,

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import BoundaryNorm, ListedColormap
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from tensorspec.errors import InvalidArgument
 from tensorspec.plot.canvas import COLOURS, MISSING, MUTED, axis_label, clean, new_figure
@@ -69,6 +69,9 @@ def plot_outliers(fit: Fit) -> Figure:
         ax.set(xlabel="number of components", ylabel="mean squared distance, pixels left out", yscale="log")
         ax.set_title(f"R-PRESS: {fit.rank}", loc="left", fontsize="medium")
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        ax.yaxis.set_minor_formatter(NullFormatter())
         clean(ax)
     return figure
 

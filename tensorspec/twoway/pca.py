@@ -108,8 +108,8 @@ def pca(
     Empty pixels and channels are left out and come back as zero.  The edge of the noise holds for counts; of data
     that are not (see `estimate_noise`) it says nothing, and two counts of a pixel in a channel that holds twenty
     lie above it too (`estimate_rank` sums such channels first).  Read ``fit.factors``: maps and spectra of the fit are
-    sums, in which entries of both signs cancel (after scaling those of every component but the first are zero).  Signs: the
-    sum of the cubes of a spectrum is positive.
+    sums, in which entries of both signs cancel (after scaling those of every component but the first are zero).
+    Signs: the sum of the cubes of a spectrum is positive.
 
     References
     ----------
