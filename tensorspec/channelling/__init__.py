@@ -1,0 +1,1 @@
+"""Channelling: dynamical diffraction that turns orientation-dependent EDX and EELS into site occupancies."""
