@@ -87,9 +87,6 @@ FACTORIZATIONS = {
     "HyperSpy NMF, Poisson scaling": lambda *own: hyperspy(*own, normalize_poissonian_noise=True),
     "pyMCR, NNLS": pymcr,
     "`ts.mcr_als`": lambda data, rank, seed: spectra_of(ts.mcr_als(data, rank, seed=seed, max_iterations=1000)),
-    "`ts.mcr_als` from `ts.vca`": lambda data, rank, seed: spectra_of(
-        ts.mcr_als(data, ts.vca(data, rank, seed=seed).clip(min=0) + 1e-9, max_iterations=1000)
-    ),
     "`ts.NMF`": nmf,
     "`ts.NMF`, `ts.Poisson()`": lambda *own: nmf(*own, loss=ts.Poisson()),
     "`ts.NMF` with `ts.SoftOrthogonal()`": lambda data, rank, seed: nmf(

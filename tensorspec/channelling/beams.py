@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,6 +35,9 @@ class Scan:
         Row or zone axis.
     frame : (2, 3) array
         Cartesian directions of ``tilt_x`` and ``tilt_y`` in the frame of `Crystal.metric`.
+    larger : callable
+        Gives the scan with a quarter more beams in each direction, at tilts of one's own: whether it changes anything
+        says whether there are enough.
     """
 
     beam_energy: float
@@ -42,6 +46,7 @@ class Scan:
     plane: np.ndarray
     name: str
     frame: np.ndarray = field(repr=False)
+    larger: Callable[[dict[str, np.ndarray]], Scan] = field(repr=False)
 
     @property
     def dims(self) -> tuple[str, ...]:
@@ -65,12 +70,12 @@ class Scan:
     def with_tilts(self, **tilts: np.ndarray) -> Scan:
         """Return the scan with other orientations, mrad, the beams kept."""
         new = {name: np.asarray(tilts.get(name, values), dtype=float) for name, values in self.tilts.items()}
-        return Scan(self.beam_energy, new, self.beams, self.plane, self.name, self.frame)
+        return dataclasses.replace(self, tilts=new)
 
 
 def systematic_row(
     crystal: Crystal,
-    reflection: Sequence[int],
+    reflection: Sequence[int] | np.ndarray,
     tilts: Sequence[float] | np.ndarray,
     beam_energy: float,
     *,
@@ -128,16 +133,21 @@ def systematic_row(
     direction = row @ crystal.metric / length
     frame = np.stack([direction, np.zeros(3)])
     name = f"row ({' '.join(map(str, row.tolist()))})"
-    return Scan(float(beam_energy), {"tilt_x": values}, multiples[:, np.newaxis] * row, plane, name, frame)
+
+    def larger(tilts: dict[str, np.ndarray]) -> Scan:
+        return systematic_row(crystal, row, tilts["tilt_x"], beam_energy, orders=int(np.ceil(1.25 * orders)))
+
+    beams = multiples[:, np.newaxis] * row
+    return Scan(float(beam_energy), {"tilt_x": values}, beams, plane, name, frame, larger)
 
 
 def zone_axis(
     crystal: Crystal,
-    axis: Sequence[int],
+    axis: Sequence[int] | np.ndarray,
     tilts: Sequence[float] | np.ndarray | tuple[np.ndarray, np.ndarray],
     beam_energy: float,
     *,
-    x: Sequence[int] | None = None,
+    x: Sequence[int] | np.ndarray | None = None,
     largest: float = 2.0,
     excitation: float = 0.1,
 ) -> Scan:
@@ -216,6 +226,13 @@ def zone_axis(
     error = np.abs(2 * corners @ plane.T + lengths**2) / (2 * wave_number)
     taken = error.min(axis=0) <= excitation
     order = np.lexsort((grid[taken][:, 0], lengths[taken].round(9)))
+
+    def larger(tilts: dict[str, np.ndarray]) -> Scan:
+        own = (tilts["tilt_y"], tilts["tilt_x"])
+        return zone_axis(
+            crystal, direction, own, beam_energy, x=across, largest=1.25 * largest, excitation=1.25 * excitation
+        )
+
     return Scan(
         float(beam_energy),
         values,
@@ -223,6 +240,7 @@ def zone_axis(
         plane[taken][order],
         f"zone [{' '.join(map(str, direction))}]",
         frame,
+        larger,
     )
 
 
@@ -255,7 +273,7 @@ def _maps_onto(positions: np.ndarray, shift: np.ndarray) -> bool:
     return bool((np.abs(difference - np.rint(difference)).max(axis=2).min(axis=1) < 1e-3).all())
 
 
-def _indices(name: str, value: Sequence[int]) -> np.ndarray:
+def _indices(name: str, value: Sequence[int] | np.ndarray) -> np.ndarray:
     array = np.asarray(value)
     if array.shape != (3,) or array.dtype.kind not in "iu" or not array.any():
         raise InvalidArgument(f"{name}={value!r}; expected three whole numbers, not all zero, such as (4, 0, 0)")
