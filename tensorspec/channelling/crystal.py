@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -18,9 +16,7 @@ from tensorspec.errors import (
     InvalidArgument,
     InvalidData,
     MissingDependency,
-    MissingFile,
     UnknownName,
-    UnreadableFile,
     suggest,
 )
 
@@ -152,41 +148,10 @@ class Crystal:
         MissingDependency
             If gemmi is not installed.
         """
-        gemmi = _gemmi()
-        source = Path(path)
-        if not source.is_file():
-            raise MissingFile(f"no file {str(path)!r}")
-        try:
-            structure = gemmi.read_small_structure(str(source))
-        except (RuntimeError, ValueError, UnicodeDecodeError) as error:
-            raise UnreadableFile(f"{source.name} cannot be read as a CIF: {error}") from None
-        cell = structure.cell
-        if not cell.is_crystal() or cell.volume < 1:
-            raise InvalidData(f"{source.name} has no cell (_cell_length_a, ...): is it a crystal structure?")
-        if not len(structure.sites):
-            raise InvalidData(f"{source.name} has a cell, but no atoms (_atom_site_fract_x, ...)")
-        operations = _operations(structure)
-        orbits = []
-        unknown = []
-        for site in structure.sites:
-            thermal = 8 * np.pi**2 * float(site.u_iso)
-            if thermal <= 0 and site.aniso.nonzero():
-                aniso = site.aniso
-                thermal = 8 * np.pi**2 * (aniso.u11 + aniso.u22 + aniso.u33) / 3
-            if thermal <= 0:
-                unknown.append(site.label)
-                thermal = USUAL_DEBYE_WALLER if debye_waller is None else float(debye_waller)
-            positions = _orbit(operations, [site.fract.x, site.fract.y, site.fract.z])
-            orbits.append((site.label, site.element.name, float(site.occ), thermal, positions))
-        if unknown and debye_waller is None:
-            warnings.warn(
-                f"{source.name} has no displacement of {unknown}: B = {USUAL_DEBYE_WALLER} angstrom squared is taken; "
-                "give debye_waller=, or crystal.with_debye_waller({label: B})",
-                UserWarning,
-                stacklevel=2,
-            )
-        edges = (cell.a, cell.b, cell.c, cell.alpha, cell.beta, cell.gamma)
-        return cls(edges, _merged(orbits), structure.name or source.stem)
+        from tensorspec.channelling.structure_file import read_structure
+
+        cell, sites, name = read_structure(path, debye_waller)
+        return cls(cell, sites, name)
 
     @classmethod
     def from_space_group(
@@ -218,14 +183,14 @@ class Crystal:
         >>> [len(site.positions) for site in spinel.sites]
         [8, 16, 32]
         """
-        gemmi = _gemmi()
+        gemmi = gemmi_module()
         group = gemmi.find_spacegroup_by_name(space_group)
         if group is None:
             raise UnknownName(f"no space group {space_group!r}; expected a Hermann-Mauguin symbol such as 'F d -3 m:2'")
         operations = list(group.operations())
         built = []
         for label, (position, occupants, *thermal) in sites.items():
-            positions = _orbit(operations, list(map(float, position)))
+            positions = orbit(operations, list(map(float, position)))
             built.append(Site(label, positions, occupants, float(thermal[0]) if thermal else USUAL_DEBYE_WALLER))
         a, b, c, alpha, beta, gamma = map(float, cell)
         return cls((a, b, c, alpha, beta, gamma), tuple(built), name)
@@ -341,7 +306,8 @@ class Crystal:
         return dataclasses.replace(self, sites=(*self.sites[:place], *new, *self.sites[place + 1 :]))
 
 
-def _gemmi() -> Any:
+def gemmi_module() -> Any:
+    """Return gemmi, or say how to install it."""
     try:
         import gemmi
     except ImportError:
@@ -353,7 +319,7 @@ def _gemmi() -> Any:
 
 def _element(name: str, label: str) -> str:
     """Return the symbol of an element as it is written, or refuse it."""
-    known = _gemmi().Element(name)
+    known = gemmi_module().Element(name)
     if known.atomic_number < 1:
         raise UnknownName(f"site {label!r}: no element {name!r}; expected a symbol such as 'Mn'")
     return str(known.name)
@@ -364,43 +330,17 @@ def _inside(positions: np.ndarray) -> np.ndarray:
     return np.where(np.abs(wrapped) < SAME / 10, 0.0, wrapped)
 
 
-def _operations(structure: Any) -> list[Any]:
-    gemmi = _gemmi()
-    if structure.spacegroup is not None:
-        return list(structure.spacegroup.operations())
-    if structure.symops:
-        return [gemmi.Op(text) for text in structure.symops]
-    return [gemmi.Op("x,y,z")]
-
-
-def _orbit(operations: Sequence[Any], position: Sequence[float]) -> np.ndarray:
+def orbit(operations: Sequence[Any], position: Sequence[float]) -> np.ndarray:
     """Return all positions that symmetry makes of one."""
     moved = _inside(np.array([operation.apply_to_xyz(list(position)) for operation in operations]))
     kept: list[np.ndarray] = []
     for each in moved:
-        if not any(_apart(each, other) < SAME for other in kept):
+        if not any(apart(each, other) < SAME for other in kept):
             kept.append(each)
     return np.array(kept)
 
 
-def _apart(first: np.ndarray, second: np.ndarray) -> float:
+def apart(first: np.ndarray, second: np.ndarray) -> float:
+    """Return how far two positions are from each other, in parts of the cell, whole cells not counted."""
     difference = first - second
     return float(np.abs(difference - np.rint(difference)).max())
-
-
-def _merged(orbits: Sequence[tuple[str, str, float, float, np.ndarray]]) -> tuple[Site, ...]:
-    """Return a site for each place, with all that sits there."""
-    places: list[tuple[list[str], dict[str, float], list[float], np.ndarray]] = []
-    for label, element, occupancy, thermal, positions in orbits:
-        for labels, held, thermals, own in places:
-            if len(own) == len(positions) and any(_apart(positions[0], other) < SAME for other in own):
-                labels.append(label)
-                held[element] = held.get(element, 0.0) + occupancy
-                thermals.append(thermal)
-                break
-        else:
-            places.append(([label], {element: occupancy}, [thermal], positions))
-    return tuple(
-        Site("/".join(labels), own, {key: min(value, 1.0) for key, value in held.items()}, float(np.mean(thermals)))
-        for labels, held, thermals, own in places
-    )
