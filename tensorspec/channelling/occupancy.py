@@ -17,11 +17,12 @@ from tensorspec.errors import InvalidArgument, InvalidData, UnknownName, suggest
 
 __all__ = ["Occupancy", "fit_occupancy"]
 
-# Standard error of the difference of two shares above which two sites are not told apart.
+# Standard error of the difference of two shares, all others of the element held, above which two sites are not told
+# apart.
 APART = 0.1
 # Chi-squared per degree of freedom that is worth a warning.
 MISFIT = 1.5
-STARTS = 6
+STARTS, FEW, KEPT = 6, 3, 2
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -209,12 +210,10 @@ def fit_occupancy(
         orientation,
         _limits(composition, places, candidates),
     )
-    best: Scored | None = None
-    for fraction in (np.arange(STARTS) + 0.5) / STARTS:
-        scored = problem.solve(problem.start(float(fraction)))
-        if best is None or problem.misfit(scored.x) < problem.misfit(best.x):
-            best = scored
-    assert best is not None
+    # A few steps from several thicknesses show which are worth going on from.
+    tried = [problem.solve(problem.start((k + 0.5) / STARTS), most=FEW) for k in range(STARTS)]
+    tried.sort(key=lambda scored: problem.misfit(scored.x))
+    best = min((problem.solve(scored.x) for scored in tried[:KEPT]), key=lambda scored: problem.misfit(scored.x))
     result = _read_out(problem, best)
     for text in _doubts(problem, best, result):
         warnings.warn(text, UserWarning, stacklevel=2)
@@ -283,7 +282,7 @@ def _doubts(problem: OccupancyLikelihood, scored: Scored, result: Occupancy) -> 
         sites = problem.candidates[element]
         for k, first in enumerate(sites):
             for second in sites[k + 1 :]:
-                error = problem.difference_error(scored, element, first, second)
+                error = problem.exchange_error(scored, element, first, second)
                 if error > APART:
                     said.append(
                         f"fit_occupancy: {element} on {first!r} and on {second!r} cannot be told apart with these "

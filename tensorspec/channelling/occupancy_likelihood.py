@@ -207,7 +207,7 @@ class OccupancyLikelihood:
             slopes.append(slope.reshape(-1, len(x)))
         return np.concatenate(means), np.concatenate(slopes)
 
-    def solve(self, start: np.ndarray, held: tuple[int, float] | None = None) -> Scored:
+    def solve(self, start: np.ndarray, held: tuple[int, float] | None = None, most: int = 200) -> Scored:
         """Return the most likely point, on request with one share held at a value."""
         centre, spread = np.zeros(len(start)), np.full(len(start), np.inf)
         for name, known in self.prior.items():
@@ -225,7 +225,7 @@ class OccupancyLikelihood:
             left = start[others].sum()
             start[others] = (start[others] / left if left > 0 else 1 / len(others)) * (1 - value)
             start[place] = value
-        return maximise(self.values, self.mean, start, bounds, self.extra, (centre, spread))
+        return maximise(self.values, self.mean, start, bounds, self.extra, (centre, spread), most)
 
     def misfit(self, x: np.ndarray) -> float:
         """Return minus the logarithm of the likelihood and the prior, up to a constant."""
@@ -248,16 +248,20 @@ class OccupancyLikelihood:
             raise UnknownName(f"no share of {element!r} on {site!r} was fitted; there are {known}")
         return self.shares[element, site]
 
-    def difference_error(self, scored: Scored, element: str, first: str, second: str) -> float:
-        """Return the standard error of the difference of two shares, no bound held."""
-        scale = np.sqrt(np.maximum(np.diag(scored.fisher), 1e-300))
-        free = null_space(self.bounds.equal / scale, len(scale)) / scale[:, np.newaxis]
-        inner = free.T @ scored.fisher @ free
-        inner += 1e-10 * np.eye(len(inner))
-        direction = np.zeros(len(scale))
-        direction[self.shares[element, first]], direction[self.shares[element, second]] = 1, -1
-        own = free.T @ direction
-        return float(np.sqrt(max(own @ np.linalg.solve(inner, own), 0.0)))
+    def exchange_error(self, scored: Scored, element: str, first: str, second: str) -> float:
+        """Return the standard error of what is moved from one site to another, the element's other shares held."""
+        own = [self.shares[element, site] for site in self.candidates[element]]
+        others = [place for place in range(len(self.names)) if place not in own]
+        rows = self.bounds.equal[:, others]
+        scale = np.sqrt(np.maximum(np.diag(scored.fisher)[others], 1e-300))
+        free = null_space(rows / scale, len(others)) / scale[:, np.newaxis]
+        direction = np.zeros(len(self.names))
+        direction[self.shares[element, first]], direction[self.shares[element, second]] = 0.5, -0.5
+        along = scored.fisher @ direction
+        inner = free.T @ scored.fisher[np.ix_(others, others)] @ free + 1e-10 * np.eye(free.shape[1])
+        beside = free.T @ along[others]
+        information = float(direction @ along - beside @ np.linalg.solve(inner, beside))
+        return 1 / np.sqrt(max(information, 1e-8))
 
 
 def element_of(line: object) -> str:

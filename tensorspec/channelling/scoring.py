@@ -65,6 +65,7 @@ def maximise(
     bounds: Bounds,
     extra_variance: np.ndarray | float = 0.0,
     prior: tuple[np.ndarray, np.ndarray] | None = None,
+    most: int = STEPS,
 ) -> Scored:
     """Return the most likely point.
 
@@ -82,6 +83,8 @@ def maximise(
         Variance of what was counted beyond that of counts, as of a background that was measured and subtracted.
     prior : pair of (size,) arrays, optional
         Mean and standard deviation of a normal prior; infinite where there is none.
+    most : int
+        Number of steps after which to end.
 
     Notes
     -----
@@ -101,7 +104,7 @@ def maximise(
     precision = np.where(np.isfinite(spread), 1 / np.where(np.isfinite(spread), spread, 1) ** 2, 0.0)
     active, settled = np.zeros(len(bounds.least), bool), False
     value, slope = mean(x)
-    for _ in range(STEPS):
+    for _ in range(most):
         value = np.maximum(value, ROUNDING)
         weight = 1 / (value + extra)
         fisher = slope.T @ (slope * weight[:, np.newaxis]) + np.diag(precision)
