@@ -21,6 +21,7 @@ ORDER = [
     "plot_battery_cathode.py",
     "plot_phases.py",
     "plot_polymer_blend.py",
+    "plot_channelling.py",
     "plot_missing.py",
     "plot_custom_constraint.py",
 ]

@@ -1,3 +1,4 @@
+from . import channelling as channelling
 from . import phantoms as phantoms
 from . import testing as testing
 from .constraints.known import Fixed as Fixed

@@ -12,8 +12,8 @@ from scipy.optimize import minimize
 import tensorspec as ts
 from tensorspec.channelling.beams import systematic_row
 from tensorspec.channelling.occupancy import fit_occupancy
-from tensorspec.channelling.response import response
 from tensorspec.channelling.scoring import Bounds, maximise, quadratic_step
+from tensorspec.channelling.site_response import response
 
 from .structures import spinel
 

@@ -6,7 +6,7 @@ import xarray as xr
 
 import tensorspec as ts
 from tensorspec.channelling.beams import systematic_row, zone_axis
-from tensorspec.channelling.response import absorbed, response
+from tensorspec.channelling.site_response import absorbed, response
 from tensorspec.channelling.split_operator import projection_grid, split_operator_density
 from tensorspec.channelling.wavefield import Coupling, coupling, integrated_density
 

@@ -5,7 +5,7 @@ import pytest
 import xarray as xr
 
 import tensorspec as ts
-from tensorspec.channelling.site_spectra import site_curves, site_spectra
+from tensorspec.channelling.spectra_of_sites import site_curves, site_spectra
 
 from .test_occupancy import known
 
@@ -78,6 +78,7 @@ def test_a_wrong_share_does_not_matter_and_a_wrong_curve_is_told_by_chi_squared(
     assert float(site_spectra(recorded(1e6, 1), moved).chi_squared.mean()) > 1.3
 
 
+@pytest.mark.slow
 def test_a_pull_towards_theory_lies_between_theory_and_none():
     data = recorded(1e5, 2)
     held = site_spectra(data, curves())

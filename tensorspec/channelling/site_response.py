@@ -58,7 +58,7 @@ def response(
     scan : Scan
         From `systematic_row` or `zone_axis`.
     lines : sequence of str, or mapping of str to FormFactor
-        Lines such as ``"Mn K"``, by `tensorspec.channelling.ionization`; or form factors of your own by name.
+        Lines such as ``"Mn K"`` or ``"Mn L23"``, by `ionization`; or form factors of your own by name.
     thickness : sequence of float
         Rising, nm, in steps of at most 5; the whole of 0 to the last is looked at.
     convergence : float
@@ -217,7 +217,7 @@ def _checked_thickness(thickness: Sequence[float] | np.ndarray) -> np.ndarray:
 
 
 def _tabulated(lines: Sequence[str], beam_energy: float) -> dict[str, FormFactor]:
-    from tensorspec.channelling.ionization import ionization
+    from tensorspec.channelling.shell_ionization import ionization
 
     if isinstance(lines, str):
         raise InvalidArgument(f"lines={lines!r}; expected a list of names, [{lines!r}]")

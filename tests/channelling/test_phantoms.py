@@ -1,0 +1,65 @@
+"""A scan with X-rays and energy losses at once, from end to end: shares, thickness, offset and spectra come back."""
+
+import numpy as np
+import pytest
+
+import tensorspec as ts
+from tensorspec import channelling as ch
+
+MIXED = {
+    "8a": {"Li": 0.80, "Mn": 0.14, "Ni": 0.06},
+    "16d": {"Mn": 0.70, "Ni": 0.22, "Li": 0.08},
+    "16c": {"Ni": 0.03},
+}
+
+
+@pytest.mark.slow
+def test_two_rows_and_two_signals_from_end_to_end():
+    crystal = ch.phantoms.spinel(MIXED)
+    scans = {
+        row: ch.phantoms.spinel_scan(reflection, crystal=crystal, losses=1e6, seed=seed)
+        for seed, (row, reflection) in enumerate({"(400)": (4, 0, 0), "(111)": (1, 1, 1)}.items())
+    }
+    candidates = {"Mn": ["8a", "16d"], "Ni": ["8a", "16d", "16c"], "O": ["32e"]}
+    found = ch.fit_occupancy(
+        {name: scan["edx"] for name, scan in scans.items()},
+        {name: scan["response"] for name, scan in scans.items()},
+        candidates,
+    )
+    truth = scans["(400)"].truth
+    for element in ("Mn", "Ni"):
+        for site in candidates[element]:
+            error = float(found.standard_error.sel(element=element, site=site))
+            difference = float(
+                found.share.sel(element=element, site=site) - truth["share"].sel(element=element, site=site)
+            )
+            assert abs(difference) < 4 * error and error < 0.02
+    for name in scans:
+        assert found.thickness[name] == pytest.approx(80, abs=4 * found.thickness_error[name])
+        assert found.offset[name]["tilt_x"] == pytest.approx(0.3, abs=0.15)
+    shares = {site: float(found.share.sel(element="Mn", site=site)) for site in candidates["Mn"]}
+    scan = scans["(400)"]
+    curves = ch.site_curves(
+        scan["response"],
+        "Mn L23",
+        shares,
+        {"tilt_x": scan["eels"].tilt_x},
+        found.thickness["(400)"],
+        offset=found.offset["(400)"],
+    )
+    spectra = ch.site_spectra(scan["eels"], curves).spectrum.values
+    planted = truth["spectrum"].values
+    unit = [each / np.linalg.norm(each, axis=1, keepdims=True) for each in (spectra, planted)]
+    angles = np.degrees(2 * np.arcsin(np.linalg.norm(unit[0] - unit[1], axis=1) / 2))
+    assert angles[0] < 6 and angles[1] < 1.2
+
+
+def test_the_phantom_holds_what_it_was_made_of():
+    phantom = ch.phantoms.spinel_scan(tilts=15, seed=3)
+    mean, counts = phantom.expected("edx"), phantom["edx"]
+    assert float(((counts - mean) ** 2 / mean).mean()) == pytest.approx(1, abs=0.45)
+    assert counts.tilt_x.attrs["units"] == "mrad" and counts.dtype.kind == "i"
+    assert float(phantom["eels"].sum("energy_loss").mean()) == pytest.approx(3e5, rel=0.01)
+    np.testing.assert_allclose(phantom.truth["share"].sel(element="Mn").sum("site"), 1)
+    with pytest.raises(ts.InvalidArgument, match="at most 2 mrad"):
+        ch.phantoms.spinel_scan(offset=9.0)
