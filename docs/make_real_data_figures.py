@@ -12,6 +12,7 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
+import xarray as xr
 from matplotlib.colors import ListedColormap
 
 import tensorspec as ts
@@ -240,10 +241,65 @@ def minerals(data):
     save(figure, "minerals")
 
 
+def wood_ions(data):
+    """Ask how many components an ion image has, draw the pixels that lie off, and fit."""
+    with np.load(data / "tofsims" / "poplar_wood_trift.npz") as file:
+        ions = xr.DataArray(file["counts"], dims=("y", "x", "mass"), coords={"mass": file["mz"].round(1)})
+    ions = ions.assign_attrs(units="counts")
+    print(ts.estimate_noise(ions))
+    print(f"{float(ions.sum()) / 65536:.1f} ions in a pixel, {float((ions == 0).mean()):.1%} of the entries zero", end="; ")
+    print(f"{int((ions == 32).sum())} entries are 32, {int((ions > 32).sum())} above")
+    summed = ions.coarsen(y=4, x=4).sum().assign_attrs(units="counts", noise=ts.NoiseModel().to_attrs())
+    strong = summed.isel(mass=(summed.sum(("y", "x")) >= 1000).values)
+    scree = {}
+    for name, part in {"single pixels": ions, "4 x 4": summed, "4 x 4, strong": strong}.items():
+        known = ts.pca(part, 4, scaling="poisson").provenance
+        scree[name] = known["singular_values"].values[:16] / known["noise_edge"]
+        print(f"{name}, {part.sizes['mass']} masses: over the edge of noise", scree[name][:15].round(2))
+    criteria = ["noise edge", "parallel analysis", "R-PRESS", "count splitting"]
+    print(ts.estimate_rank(strong, criteria=criteria))
+    robust = ts.robpca(strong, scaling="poisson")
+    kind = robust.provenance["kind"]
+    print(robust.rank, "robust;", {n: int((kind == k).sum()) for k, n in enumerate(robust.provenance["kinds"])})
+    fit = ts.fit(strong, ts.NMF(4), loss=POISSON, restarts=4, progress=False)
+    print(fit, fit.spread.values.round(3))
+    for number, spectrum in enumerate(fit.spectra(), start=1):
+        share = (spectrum / spectrum.sum()).sortby(-spectrum)[:9]
+        print(number, ", ".join(f"{m:.0f}: {v:.2f}" for m, v in zip(share.mass.values, share.values, strict=True)))
+        top = fit.maps()[number - 1].values.ravel()
+        print(f"   half of it in {int((np.sort(top)[::-1].cumsum() < top.sum() / 2).sum()) + 1} of {top.size} pixels")
+    white = ts.whiteness(fit)
+    print(white.advice, f"leading {white.leading:.2f}", white.correlation.values.round(3))
+    turned = ts.varimax(ts.pca(strong, 4, scaling="poisson"))
+    print("varimax against the fit: maps", degrees(ts.compare(fit, turned).by_mode["pixel"]), "degrees")
+
+    figure, axes = plt.subplots(2, 5, figsize=(11, 4.4), layout="constrained", width_ratios=(1.4, 1, 1, 1, 1))
+    for colour, marker, (name, ratio) in zip(COLOURS, "os^", scree.items(), strict=False):
+        axes[0, 0].semilogy(np.arange(1, 17), ratio, marker, color=colour, markersize=3.5, label=name)
+    axes[0, 0].axhline(1, color="0.5", linestyle="--", linewidth=0.8)
+    axes[0, 0].set(xlabel="component", ylabel="over the edge of noise")
+    axes[0, 0].legend(frameon=False, fontsize="small")
+    shades = ListedColormap(["0.75", COLOURS[2], COLOURS[4], COLOURS[1]])
+    axes[1, 0].imshow(kind, cmap=shades, vmin=-0.5, vmax=3.5, interpolation="nearest")
+    axes[1, 0].set(xticks=[], yticks=[], xlabel="kinds of pixels")
+    for k in range(4):
+        image = fit.maps()[k]
+        axes[0, k + 1].imshow(image, vmin=0, vmax=np.quantile(image, 0.9995), interpolation="nearest")
+        axes[0, k + 1].set(xticks=[], yticks=[])
+        axes[0, k + 1].set_title(f"component {k + 1}", loc="left", color=COLOURS[k])
+        spectrum = fit.spectra()[k]
+        axes[1, k + 1].vlines(spectrum.mass, 0, 100 * spectrum / spectrum.sum(), color=COLOURS[k], linewidth=1)
+        axes[1, k + 1].set(xlabel="mass over charge", ylim=(0, None), xlim=(0, 150))
+    axes[1, 1].set_ylabel("per cent of its ions")
+    save(figure, "wood_ions")
+
+
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
-        sys.exit("usage: python docs/make_real_data_figures.py FOLDER_WITH_THE_DATA")
+    parts = (noise, oxide_line_scan, gatan_cube, dacite, minerals, wood_ions)
+    chosen = [part for part in parts if len(sys.argv) == 2 or part.__name__ in sys.argv[2:]]
+    if len(sys.argv) < 2 or not chosen:
+        sys.exit(f"usage: {sys.argv[0]} FOLDER_WITH_THE_DATA [PART ...]; parts: {[part.__name__ for part in parts]}")
     OUT.mkdir(parents=True, exist_ok=True)
-    for part in (noise, oxide_line_scan, gatan_cube, dacite, minerals):
+    for part in chosen:
         print(f"\n== {part.__doc__}")
         part(Path(sys.argv[1]))
