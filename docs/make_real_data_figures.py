@@ -5,6 +5,7 @@ checkout with the folder that holds them: ``python docs/make_real_data_figures.p
 """
 
 import sys
+import warnings
 from pathlib import Path
 
 import matplotlib
@@ -14,6 +15,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
 from matplotlib.colors import ListedColormap
+from PIL import Image
+from scipy.optimize import linear_sum_assignment
+from scipy.signal import find_peaks
 
 import tensorspec as ts
 
@@ -28,8 +32,10 @@ def degrees(cosines):
 
 
 def save(figure, name):
-    """Write a figure."""
+    """Write a figure, in 256 colours: maps of noise are large files otherwise."""
     figure.savefig(OUT / f"{name}.png", dpi=90)
+    with Image.open(OUT / f"{name}.png") as image:
+        image.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(OUT / f"{name}.png", optimize=True)
     plt.close(figure)
 
 
@@ -270,6 +276,14 @@ def wood_ions(data):
         print(f"   half of it in {int((np.sort(top)[::-1].cumsum() < top.sum() / 2).sum()) + 1} of {top.size} pixels")
     white = ts.whiteness(fit)
     print(white.advice, f"leading {white.leading:.2f}", white.correlation.values.round(3))
+    weak = ts.fit(summed, ts.NMF(4), loss=POISSON, restarts=4, progress=False)
+    order = np.sort(weak.maps()[3].values.ravel())[::-1].cumsum()
+    print(f"all masses: half of the last component in {int((order < order[-1] / 2).sum()) + 1} pixels", end=", ")
+    print(f"{float(weak.shares()[3]):.2%} of the ions")
+    second = abs(ts.scaled_factors(ts.pca(ions, 2, scaling="poisson"))["mass"][1])
+    mass = second.mass[int(second.values.argmax())]
+    print(f"single pixels: second component by {float(second.max() ** 2):.2f} mass {float(mass):.0f}", end=", ")
+    print(f"{int(ions.sel(mass=mass).sum())} ions in all, {int(ions.sel(mass=mass).max())} in one pixel")
     turned = ts.varimax(ts.pca(strong, 4, scaling="poisson"))
     print("varimax against the fit: maps", degrees(ts.compare(fit, turned).by_mode["pixel"]), "degrees")
 
@@ -294,8 +308,191 @@ def wood_ions(data):
     save(figure, "wood_ions")
 
 
+def _below(spectra, degree):
+    """Return polynomials of Raman spectra from below: fitted again and again to the lesser of spectrum and fit."""
+    curves = np.polynomial.legendre.legvander(np.linspace(-1, 1, spectra.sizes["raman_shift"]), degree)
+    low = np.asarray(spectra, float)
+    for _ in range(200):
+        under = low @ np.linalg.pinv(curves).T @ curves.T
+        low = np.minimum(spectra.values, under)
+    return spectra.copy(data=under)
+
+
+def raman(data):
+    """Resolve a Raman map by MCR-ALS and ICA, and mixtures with known spectra."""
+    with np.load(data / "chondro_raman" / "chondro.npz") as file:
+        axes = {"y": file["y_um"][::35], "x": file["x_um"][:35], "raman_shift": file["shift_cm1"]}
+        map_ = xr.DataArray(file["spc"].reshape(25, 35, 300).astype(float), coords=axes)
+    for dim, units in {"y": "um", "x": "um", "raman_shift": "1/cm"}.items():
+        map_[dim].attrs["units"] = units
+    model = ts.estimate_noise(map_)
+    print(model)
+    map_ = map_.assign_attrs(noise=model.to_attrs())
+    flat = {degree: (map_ - _below(map_, degree)).clip(0).assign_attrs(map_.attrs) for degree in (0, 1, 2)}
+    print(f"line below: {float(_below(map_, 1).mean() / map_.mean()):.0%} of the signal", end=", ")
+    print(f"{float((map_ < _below(map_, 1)).mean()):.1%} of the entries below it")
+    bright = flat[1]
+    print(ts.estimate_rank(bright, range(1, 11), criteria=["noise edge", "held-out entries", "R-PRESS"]))
+    expected = model.variance(map_).sum() / (bright**2).sum()
+    print(f"noise of the map before the line was taken away: {100 * float(expected) ** 0.5:.2f} % of the lines")
+    robust = ts.robpca(bright, 4).provenance
+    print({name: int((robust["kind"] == k).sum()) for k, name in enumerate(robust["kinds"])})
+    found = {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a lack of fit above that of noise, which is printed
+        for rank in (2, 3, 4, 5):
+            fit = found[rank] = ts.mcr_als(bright, rank, max_iterations=2000)
+            known = fit.provenance
+            print(f"MCR-ALS {rank}: lack of fit {known['lack_of_fit']:.3f} %, noise {known['expected_lack_of_fit']:.2f} %", end=" ")
+            print("starts", {name: round(value, 4) for name, value in known["starts"].items()}, fit.status)
+        for degree in (0, 2):
+            match = ts.compare(found[4], ts.mcr_als(flat[degree], 4, max_iterations=2000))
+            print(f"baseline of degree {degree}: maps", degrees(match.by_mode["pixel"]), "spectra", degrees(match.by_mode["raman_shift"]))
+        other = ts.fit(bright, ts.NMF(4), restarts=5, progress=False)
+        match = ts.compare(found[4], other)
+        print("NMF: maps", degrees(match.by_mode["pixel"]), "spectra", degrees(match.by_mode["raman_shift"]), end=" ")
+        squares = [float(((bright - fit.reconstruct()) ** 2).sum()) for fit in (other, found[4])]
+        print(f"sum of squares {squares[0] / squares[1]:.4f} of that of MCR-ALS")
+        independent = ts.ica(bright, 4)
+    print("ICA stability", independent.provenance["stability"].values.round(2))
+    for name, spectra in (("MCR-ALS", found[4].spectra()), ("ICA", independent.spectra())):
+        for number, spectrum in enumerate(spectra.values, start=1):
+            peaks = find_peaks(spectrum, prominence=0.12 * spectrum.max())[0]
+            print(name, number, "peaks at", bright.raman_shift.values[peaks].astype(int))
+            cosine = spectra.values @ spectrum / np.linalg.norm(spectrum) / np.linalg.norm(spectra.values, axis=1)
+            print("   angle to the others", degrees(cosine))
+
+    figure, axes = plt.subplots(4, 4, figsize=(11, 6.6), layout="constrained", width_ratios=(1, 1.9, 1, 1.9))
+    order = [1, 0, 3, 2]  # of the independent ones, beside those they resemble
+    for column, (fit, rows) in enumerate(((found[4], range(4)), (independent, order))):
+        for row, k in enumerate(rows):
+            image, spectrum = fit.maps()[k], fit.spectra()[k]
+            low, high = image.quantile([0.005, 0.995])
+            left, right = axes[row, 2 * column : 2 * column + 2]
+            left.imshow(image, vmin=low if column else 0, vmax=high, extent=(0, 35, 25, 0), interpolation="nearest")
+            left.set(xticks=(0, 10, 20, 30), yticks=(0, 10, 20), ylabel="y (um)")
+            left.tick_params(labelbottom=row == 3)
+            right.plot(spectrum.raman_shift, spectrum / abs(spectrum).max(), color=COLOURS[row], linewidth=0.9)
+            right.axhline(0, color="0.8", linewidth=0.8, zorder=0)
+            right.tick_params(labelbottom=row == 3)
+        axes[0, 2 * column].set_title(("MCR-ALS", "ICA")[column], loc="left")
+        axes[0, 2 * column + 1].set_title("over their maximum", loc="left", fontsize="medium")
+        axes[3, 2 * column].set_xlabel("x (um)")
+        axes[3, 2 * column + 1].set_xlabel("Raman shift (1/cm)")
+    save(figure, "raman")
+
+    with np.load(data / "carbs_raman" / "carbs.npz") as file:
+        shares, pure, mixed = file["C"], file["S"], file["D"]
+    rest = mixed - shares @ pure.T
+    print(f"mixtures: noise {rest.std():.3f}, neighbours correlated by {np.corrcoef(rest[:, 1:].ravel(), rest[:, :-1].ravel())[0, 1]:.2f}")
+    for most in (1.0, 0.8, 0.6):
+        values = mixed[shares.max(axis=1) < most + 0.01]
+        part = xr.DataArray(values, dims=("sample", "raman_shift"), coords={"raman_shift": np.arange(1401.0)})
+        part.attrs["noise"] = ts.NoiseModel(1e-9, rest.var()).to_attrs()
+        positive = ts.NonNegative()
+        answers = {
+            "MCR-ALS": ts.mcr_als(part, 3).spectra(),
+            "and closure": ts.mcr_als(part, 3, {"sample": [positive, ts.SumToOne("component")]}).spectra(),
+            "ICA": ts.ica(part, 3).spectra(),
+            "PCA": ts.pca(part, 3).spectra(),
+            "VCA": ts.vca(part, 3),
+        }
+        for name, spectra in answers.items():
+            cosine = abs(spectra.values @ pure) / np.linalg.norm(pure, axis=0)
+            cosine /= np.linalg.norm(spectra.values, axis=1)[:, np.newaxis]
+            rows, columns = linear_sum_assignment(-cosine)
+            print(f"{len(values)} mixtures, largest share {most}: {name}", degrees(cosine[rows, columns][columns.argsort()]))
+
+
+def iron_stack(data):
+    """Unmix an X-ray stack at the iron L edge by the spectra of its purest pixels, with errors."""
+    with np.load(data / "xanes_stxm" / "71214098.npz") as file:
+        coords = {"energy": file["energy_eV"], "y": 0.08 * np.arange(150), "x": 0.08 * np.arange(150)}
+        stack = xr.DataArray(file["counts"], coords=coords, dims=("energy", "y", "x")).transpose("y", "x", "energy")
+        monitor = file["i0"][:, 1]
+    stack.energy.attrs["units"] = "eV"
+    model = ts.estimate_noise(stack)
+    mean = stack.mean("energy")
+    incident = stack.where(mean >= mean.quantile(0.95)).mean(("y", "x"))
+    print(model, f"; incident {float(incident.min()):.0f} to {float(incident.max()):.0f}", end=", ")
+    ratio = incident / monitor
+    print(f"over the monitor constant to {100 * float(ratio.std() / ratio.mean()):.2f} %")
+    density = np.log(incident / stack)
+    density = density.transpose("y", "x", "energy").where((mean >= 100) & (density.mean("energy") > 0.15))
+    kept = density.notnull().all("energy")
+    noise = ts.NoiseModel(0.0, float((model.gain / stack).where(kept).mean()))
+    density.attrs["noise"] = noise.to_attrs()
+    print(f"{int(kept.sum())} of 22500 pixels kept; noise of the optical density {noise.read_variance**0.5:.4f}")
+    matrix = density.values[kept.values]
+    edge = noise.read_variance**0.5 * (len(matrix) ** 0.5 + matrix.shape[1] ** 0.5)
+    print("singular values over that of noise", (np.linalg.svd(matrix, compute_uv=False)[:8] / edge).round(2))
+    print(ts.estimate_rank(density, criteria=["noise edge", "held-out entries", "R-PRESS"]))
+    found, spectra = {}, {}
+    for rank in (2, 3, 4):
+        for search in (ts.spa, ts.vca):
+            pure = search(density, rank, mask=kept)
+            result = found[rank, search.__name__] = ts.unmix(density, pure)
+            spectra[rank, search.__name__] = pure
+            chi = result.chi_squared
+            print(f"{search.__name__} {rank}: chi-squared median {float(chi.median()):.2f}", end=", ")
+            print(f"above 2 in {float((chi > 2).sum() / kept.sum()):.1%} of the pixels; L3 at", end=" ")
+            print(pure.energy.values[pure.argmax("energy")], "eV; at", [(p["y"], p["x"]) for p in pure.attrs["pixels"]])
+    pure, result = spectra[3, "vca"], found[3, "vca"]
+    jump = pure.sel(energy=slice(726, 730)).mean("energy") - pure.sel(energy=slice(700, 705)).mean("energy")
+    order = np.argsort(pure.energy.values[pure.argmax("energy")] * (jump.values > 0.02))
+    none, two, three = (int(k) for k in order)
+    print("step of the edge", jump.values[order].round(3))
+    other = spectra[3, "spa"].values
+    cosine = pure.values @ other.T / np.linalg.norm(pure, axis=1)[:, np.newaxis] / np.linalg.norm(other, axis=1)
+    print("vca to the nearest of spa:", degrees(cosine.max(axis=1))[order], "degrees")
+    atoms, error = result.maps * jump, result.standard_error * jump
+    iron = atoms[two] + atoms[three]
+    share = (atoms[three] / iron).where(iron > 0.03)
+    spread = np.hypot(atoms[two] * error[three], atoms[three] * error[two]) / iron**2
+    for name, place in {"left": (slice(4.8, 7.6), slice(0.6, 3.2)), "above": (slice(0, 4), slice(2.4, 5.6))}.items():
+        part = share.sel(y=place[0], x=place[1])
+        print(f"{name}: share of Fe(III) median {float(part.median()):.2f}, quartiles", end=" ")
+        print(part.quantile([0.25, 0.75]).values.round(2), end=", standard error of a pixel, median ")
+        print(f"{float(spread.where(share.notnull()).sel(y=place[0], x=place[1]).median()):.3f}", end=", ")
+        print(f"chi-squared {float(result.chi_squared.sel(y=place[0], x=place[1]).median()):.2f}")
+    valley = pure[none].sel(energy=708, method="nearest") / pure[none].sel(energy=slice(700, 705)).mean()
+    print(f"no iron: at 708 eV {float(valley):.2f} of what is before the edge")
+    maps = result.maps.isel(component=[none, two, three])
+    for name, k in (("no iron", 0), ("Fe(II)", 1)):
+        both = ts.correlate(maps.where(kept), maps[2].drop_vars("component").where(kept))
+        print(f"amounts of Fe(III) and {name}: correlation {float(both.correlation[k]):.2f}", end="; ")
+    fit = ts.fit(density.clip(0).where(kept), ts.NMF(3), restarts=4, progress=False)
+    dip = fit.spectra() / fit.spectra().max("energy")
+    near = dip.sel(energy=708, method="nearest") / dip.sel(energy=slice(700, 705)).mean("energy")
+    print("NMF: at 708 eV over before the edge", near.values.round(2))
+    white = ts.whiteness(fit, noise=noise)
+    print(white.advice, f"leading {white.leading:.2f}")
+
+    figure, axes = plt.subplots(2, 4, figsize=(11, 5.2), layout="constrained")
+    names = {none: "no iron", two: "Fe(II)", three: "Fe(III)"}
+    images = [result.maps[none], atoms[two], atoms[three], share]
+    titles = ("no iron", "Fe(II), step of the edge", "Fe(III), step of the edge", "Fe(III) of all iron")
+    for axis, image, title in zip(axes.ravel(), (*images, result.chi_squared), (*titles, "chi-squared"), strict=False):
+        top = {"chi-squared": 4, "Fe(III) of all iron": 1}.get(title, float(image.quantile(0.995)))
+        shown = axis.imshow(image, vmin=0, vmax=top, extent=(0, 12, 12, 0), interpolation="nearest")
+        axis.set(xlabel="x (um)", ylabel="y (um)", facecolor="0.8")
+        axis.set_title(title, loc="left", fontsize="medium")
+        figure.colorbar(shown, ax=axis, shrink=0.75)
+    for axis, curves, title in ((axes[1, 1], pure, "vca"), (axes[1, 2], fit.spectra(), "NMF")):
+        curves = curves / curves.max("energy")
+        ranked = order if title == "vca" else np.argsort(curves.energy.values[curves.argmax("energy")])
+        for colour, k in zip(COLOURS, ranked, strict=False):
+            axis.plot(curves.energy, curves[k], color=colour, linewidth=1, label=names[k] if title == "vca" else None)
+        axis.set(xlabel="energy (eV)", ylabel="over maximum", ylim=(0, 1.5))
+        axis.set_title(title, loc="left", fontsize="medium")
+    axes[1, 1].legend(frameon=False, fontsize="small", loc="upper right")
+    axes[1, 3].hist(share.values[np.isfinite(share.values)], np.linspace(0, 1, 41), color=COLOURS[0])
+    axes[1, 3].set(xlabel="Fe(III) of all iron", ylabel="pixels")
+    save(figure, "iron")
+
+
 if __name__ == "__main__":
-    parts = (noise, oxide_line_scan, gatan_cube, dacite, minerals, wood_ions)
+    parts = (noise, oxide_line_scan, gatan_cube, dacite, minerals, wood_ions, raman, iron_stack)
     chosen = [part for part in parts if len(sys.argv) == 2 or part.__name__ in sys.argv[2:]]
     if len(sys.argv) < 2 or not chosen:
         sys.exit(f"usage: {sys.argv[0]} FOLDER_WITH_THE_DATA [PART ...]; parts: {[part.__name__ for part in parts]}")
