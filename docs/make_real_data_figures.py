@@ -5,7 +5,9 @@ checkout with the folder that holds them: ``python docs/make_real_data_figures.p
 """
 
 import sys
+import tempfile
 import warnings
+import zipfile
 from pathlib import Path
 
 import matplotlib
@@ -253,7 +255,10 @@ def wood_ions(data):
         ions = xr.DataArray(file["counts"], dims=("y", "x", "mass"), coords={"mass": file["mz"].round(1)})
     ions = ions.assign_attrs(units="counts")
     print(ts.estimate_noise(ions))
-    print(f"{float(ions.sum()) / 65536:.1f} ions in a pixel, {float((ions == 0).mean()):.1%} of the entries zero", end="; ")
+    print(
+        f"{float(ions.sum()) / 65536:.1f} ions in a pixel, {float((ions == 0).mean()):.1%} of the entries zero",
+        end="; ",
+    )
     print(f"{int((ions == 32).sum())} entries are 32, {int((ions > 32).sum())} above")
     summed = ions.coarsen(y=4, x=4).sum().assign_attrs(units="counts", noise=ts.NoiseModel().to_attrs())
     strong = summed.isel(mass=(summed.sum(("y", "x")) >= 1000).values)
@@ -343,11 +348,19 @@ def raman(data):
         for rank in (2, 3, 4, 5):
             fit = found[rank] = ts.mcr_als(bright, rank, max_iterations=2000)
             known = fit.provenance
-            print(f"MCR-ALS {rank}: lack of fit {known['lack_of_fit']:.3f} %, noise {known['expected_lack_of_fit']:.2f} %", end=" ")
+            print(
+                f"MCR-ALS {rank}: lack of fit {known['lack_of_fit']:.3f} %, noise {known['expected_lack_of_fit']:.2f} %",
+                end=" ",
+            )
             print("starts", {name: round(value, 4) for name, value in known["starts"].items()}, fit.status)
         for degree in (0, 2):
             match = ts.compare(found[4], ts.mcr_als(flat[degree], 4, max_iterations=2000))
-            print(f"baseline of degree {degree}: maps", degrees(match.by_mode["pixel"]), "spectra", degrees(match.by_mode["raman_shift"]))
+            print(
+                f"baseline of degree {degree}: maps",
+                degrees(match.by_mode["pixel"]),
+                "spectra",
+                degrees(match.by_mode["raman_shift"]),
+            )
         other = ts.fit(bright, ts.NMF(4), restarts=5, progress=False)
         match = ts.compare(found[4], other)
         print("NMF: maps", degrees(match.by_mode["pixel"]), "spectra", degrees(match.by_mode["raman_shift"]), end=" ")
@@ -384,7 +397,9 @@ def raman(data):
     with np.load(data / "carbs_raman" / "carbs.npz") as file:
         shares, pure, mixed = file["C"], file["S"], file["D"]
     rest = mixed - shares @ pure.T
-    print(f"mixtures: noise {rest.std():.3f}, neighbours correlated by {np.corrcoef(rest[:, 1:].ravel(), rest[:, :-1].ravel())[0, 1]:.2f}")
+    print(
+        f"mixtures: noise {rest.std():.3f}, neighbours correlated by {np.corrcoef(rest[:, 1:].ravel(), rest[:, :-1].ravel())[0, 1]:.2f}"
+    )
     for most in (1.0, 0.8, 0.6):
         values = mixed[shares.max(axis=1) < most + 0.01]
         part = xr.DataArray(values, dims=("sample", "raman_shift"), coords={"raman_shift": np.arange(1401.0)})
@@ -401,7 +416,10 @@ def raman(data):
             cosine = abs(spectra.values @ pure) / np.linalg.norm(pure, axis=0)
             cosine /= np.linalg.norm(spectra.values, axis=1)[:, np.newaxis]
             rows, columns = linear_sum_assignment(-cosine)
-            print(f"{len(values)} mixtures, largest share {most}: {name}", degrees(cosine[rows, columns][columns.argsort()]))
+            print(
+                f"{len(values)} mixtures, largest share {most}: {name}",
+                degrees(cosine[rows, columns][columns.argsort()]),
+            )
 
 
 def iron_stack(data):
@@ -464,6 +482,10 @@ def iron_stack(data):
     fit = ts.fit(density.clip(0).where(kept), ts.NMF(3), restarts=4, progress=False)
     dip = fit.spectra() / fit.spectra().max("energy")
     near = dip.sel(energy=708, method="nearest") / dip.sel(energy=slice(700, 705)).mean("energy")
+    for name, model_ in (("vca", xr.dot(result.maps, pure, dim="component")), ("NMF", fit.reconstruct())):
+        print(
+            f"{name}: squares over noise {float(((density - model_) ** 2).mean() / noise.read_variance):.2f}", end="; "
+        )
     print("NMF: at 708 eV over before the edge", near.values.round(2))
     white = ts.whiteness(fit, noise=noise)
     print(white.advice, f"leading {white.leading:.2f}")
@@ -483,7 +505,7 @@ def iron_stack(data):
         ranked = order if title == "vca" else np.argsort(curves.energy.values[curves.argmax("energy")])
         for colour, k in zip(COLOURS, ranked, strict=False):
             axis.plot(curves.energy, curves[k], color=colour, linewidth=1, label=names[k] if title == "vca" else None)
-        axis.set(xlabel="energy (eV)", ylabel="over maximum", ylim=(0, 1.5))
+        axis.set(xlabel="energy (eV)", ylabel="over maximum", ylim=(0, 1.5), yticks=(0, 0.5, 1))
         axis.set_title(title, loc="left", fontsize="medium")
     axes[1, 1].legend(frameon=False, fontsize="small", loc="upper right")
     axes[1, 3].hist(share.values[np.isfinite(share.values)], np.linspace(0, 1, 41), color=COLOURS[0])
@@ -491,8 +513,167 @@ def iron_stack(data):
     save(figure, "iron")
 
 
+def sparse_edx(data):
+    """Ask four EDX maps of few counts for their components, and fit spheres of silica."""
+    sets = {
+        "silica": ts.load(data / "sio2_eds" / "SiO2_EDS_SI.hspy"),
+        "minerals": ts.load(data / "espm_eds" / "88_ES-LP_G8_selection2_cropped2.hspy"),
+        "silicon": ts.load(data / "scifi_eels" / "EMDReader_SpectrumImage_Si.emd", signal="EDS"),
+    }
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        zipfile.ZipFile(data / "velox_eels_eds" / "velox_EELS_EDS.zip") as file,
+    ):
+        file.extractall(folder)
+        path = next(Path(folder).rglob("*.emd"))
+        number = [info.shape for info in ts.signals(path)].index((128, 128, 4096)) + 1
+        sets["cobalt ferrite"] = ts.load(path, signal=number)
+    for name, edx in sets.items():
+        counts = float(edx.sum())
+        known = ts.pca(edx, 1, scaling="poisson").provenance
+        ratio = known["singular_values"].values[:5] / known["noise_edge"]
+        inside = float(edx.sel(xray_energy=slice(0.2, None)).sum()) / counts
+        print(f"{name}: {counts:.0f} counts, {counts / edx[..., 0].size:.2f} in a pixel", end=", ")
+        print(f"{float((edx == 0).mean()):.2%} of the entries zero, {inside:.1%} of the counts above 0.2 keV", end=", ")
+        print(f"gain {ts.estimate_noise(edx).gain:.2f}, over the edge of noise {ratio.round(2)}")
+    silica = sets["silica"].sel(xray_energy=slice(0.2, 12)).coarsen(xray_energy=4, boundary="trim").sum()
+    silica = silica.assign_attrs(units="counts", noise=ts.NoiseModel().to_attrs())
+    summed = silica.coarsen(y=2, x=2).sum().assign_attrs(silica.attrs)
+    strong = summed.isel(xray_energy=(summed.sum(("y", "x")) >= 1000).values)
+    scree = {}
+    for name, part in {"as recorded": sets["silica"], "2 x 2, 40 eV": summed, "and strong": strong}.items():
+        known = ts.pca(part, 1, scaling="poisson").provenance
+        scree[name] = known["singular_values"].values[:12] / known["noise_edge"]
+        print(f"silica, {name}: {part.shape}, {scree[name].round(2)}")
+    criteria = ["noise edge", "parallel analysis", "R-PRESS", "count splitting"]
+    print(ts.estimate_rank(summed, range(1, 6), criteria=criteria))
+    fits = {rank: ts.fit(summed, ts.NMF(rank), loss=ts.Poisson(), restarts=3, progress=False) for rank in (2, 3, 4)}
+    for rank, fit in fits.items():
+        white = ts.whiteness(fit)
+        print(rank, "shares", fit.shares().values.round(3), fit.spread.values.round(0), fit.status.name, end="; ")
+        print(f"{white.advice} leading {white.leading:.2f}, {white.correlation.values.round(3)}")
+    fit = fits[3]
+    kinds = ts.leverage(fit)
+    print({name: int((kinds.kind == k).sum()) for k, name in enumerate(kinds.attrs["kinds"])}, end="; ")
+    oxygen, silicon = (silica.sel(xray_energy=e).sum("xray_energy") for e in (slice(0.45, 0.65), slice(1.65, 1.9)))
+    both = oxygen + silicon
+    part = oxygen.sum() / both.sum()
+    for name, place in {"below 40": both < 40, "above 120": both > 120}.items():
+        print(
+            f"O of O and Si, {name} counts: {float((oxygen.where(place)).sum() / both.where(place).sum()):.3f}",
+            end=", ",
+        )
+    chi = ((oxygen - part * both) ** 2 / (part * (1 - part) * both.where(both > 0))).where(both > 20)
+    print(f"chi-squared of one ratio {float(chi.mean()):.2f}")
+    carbon = silica.sel(xray_energy=slice(0.2, 0.4)).sum("xray_energy")
+    for name, other in {"carbon": carbon, "oxygen": oxygen}.items():
+        found = ts.correlate(
+            xr.concat([silicon], "line"),
+            other,
+            correct_noise=True,
+            noise=ts.NoiseModel(),
+            reference_noise=ts.NoiseModel(),
+        )
+        print(f"silicon and {name}: {float(found.correlation[0]):.3f}, without noise {float(found.corrected[0]):.3f}")
+
+    figure, axes = plt.subplots(2, 4, figsize=(11, 4.8), layout="constrained", width_ratios=(1.3, 1, 1, 1))
+    for colour, marker, (name, ratio) in zip(COLOURS, "os^", scree.items(), strict=False):
+        axes[0, 0].semilogy(np.arange(1, 13), ratio, marker, color=colour, markersize=3.5, label=name)
+    axes[0, 0].axhline(1, color="0.5", linestyle="--", linewidth=0.8)
+    axes[0, 0].set(xlabel="component", ylabel="over the edge of noise")
+    axes[0, 0].legend(frameon=False, fontsize="small")
+    shown = axes[1, 0].imshow(chi, vmin=0, vmax=5, extent=(0, 1.09, 1.09, 0), interpolation="nearest")
+    figure.colorbar(shown, ax=axes[1, 0], shrink=0.8)
+    axes[1, 0].set_title("chi-squared, one ratio O : Si", loc="left", fontsize="medium")
+    axes[1, 0].set(xlabel="x (um)", ylabel="y (um)", facecolor="0.8")
+    for k in range(3):
+        image, spectrum = fit.maps()[k], fit.spectra()[k]
+        axes[0, k + 1].imshow(
+            image, vmin=0, vmax=image.quantile(0.998), extent=(0, 1.09, 1.09, 0), interpolation="nearest"
+        )
+        axes[0, k + 1].set_title(f"component {k + 1}", loc="left", color=COLOURS[k])
+        axes[0, k + 1].set(xlabel="x (um)")
+        axes[1, k + 1].semilogy(spectrum.xray_energy, spectrum.clip(1), color=COLOURS[k], linewidth=0.8)
+        axes[1, k + 1].set(xlabel="X-ray energy (keV)", ylim=(1, 2e5))
+    axes[1, 1].set_ylabel("counts")
+    axes[0, 1].set_ylabel("y (um)")
+    save(figure, "silica")
+
+
+def doses(data):
+    """Ask the same of one area at four doses that were recorded, and at lower ones made by thinning."""
+
+    def load(name):
+        edx = ts.load(data / "bcf_p45" / f"{name}.bcf", signal="EDX").sel(xray_energy=slice(0.3, 12))
+        width = round(0.04 / float(edx.xray_energy[1] - edx.xray_energy[0]))
+        binned = edx.coarsen(xray_energy=width, boundary="trim").sum()
+        return binned.assign_attrs(units="counts", noise=ts.NoiseModel().to_attrs())
+
+    def fitted(edx, rank):
+        return ts.fit(edx, ts.NMF(rank), loss=POISSON, restarts=4, progress=False)
+
+    names = ("P45_job_hyperspy", "P45_the_default_job", "P45_12bit_packed_8bit", "P45_8bit_compressed_80keV_range")
+    maps = {f"recorded {float(edx.sum()) / 7500:.0f}": edx for edx in map(load, names)}
+    # Binomial thinning of counts gives counts of a lower dose, and two parts that are independent of each other.
+    rng, richest = np.random.default_rng(0), maps["recorded 500"]
+    half = richest.copy(data=rng.binomial(richest.values.astype(int), 0.5))
+    for dose in (99, 18, 7):
+        part = rng.binomial((richest - half).values.astype(int), dose / (float((richest - half).sum()) / 7500))
+        maps[f"thinned {dose}"] = richest.copy(data=part)
+    maps["other half"] = richest - half
+    maps["other half"].attrs.update(richest.attrs)
+    reference = {
+        "recorded": {rank: fitted(maps["recorded 99"], rank) for rank in (3, 5)},
+        "half": {rank: fitted(half, rank) for rank in (3, 5)},
+    }
+    criteria = ["noise edge", "parallel analysis", "R-PRESS", "count splitting"]
+    fits = {}
+    for name, edx in maps.items():
+        evidence = ts.estimate_rank(edx, range(1, 9), criteria=criteria)
+        answers = {item.name: item.answer for item in evidence.criteria}
+        print(f"{name}: {int(edx.sum())} counts; {answers}, recommended {evidence.recommended}")
+        for side in (1, 2):
+            summed = edx.coarsen(y=side, x=side, boundary="trim").sum().assign_attrs(edx.attrs)
+            for rank in (3, 5):
+                fit = fits[name, side, rank] = fitted(summed, rank)
+                true = reference["recorded" if name in ("recorded 7", "recorded 18") else "half"][rank].spectra()
+                if true.sizes != fit.spectra().sizes:
+                    true = true.interp(xray_energy=edx.xray_energy).fillna(0)
+                true, mine = true.values, fit.spectra().values
+                cosine = true @ mine.T / np.linalg.norm(true, axis=1)[:, None] / np.linalg.norm(mine, axis=1)
+                angles = degrees(cosine[linear_sum_assignment(-cosine)])
+                print(f"   {side} x {side}, NMF({rank}): {angles}")
+
+    figure, axes = plt.subplots(3, 5, figsize=(11, 4.6), layout="constrained", width_ratios=(1, 1, 1, 1, 1.7))
+    first = fits["recorded 99", 1, 3].spectra()
+    for column, (name, side) in enumerate((("99", 1), ("18", 1), ("7", 1), ("7", 2))):
+        fit = fits[f"recorded {name}", side, 3]
+        cosine = first.values @ fit.spectra().values.T
+        cosine /= np.linalg.norm(first, axis=1)[:, None] * np.linalg.norm(fit.spectra(), axis=1)
+        for row, k in zip(*linear_sum_assignment(-cosine), strict=True):
+            image, spectrum = fit.maps()[k], fit.spectra()[k]
+            axes[row, column].imshow(image, vmin=0, vmax=image.quantile(0.998), interpolation="nearest")
+            axes[row, column].set(xticks=[], yticks=[])
+            if side == 1:
+                shade = (1.0, 0.65, 0.35)[column]
+                axes[row, 4].plot(
+                    spectrum.xray_energy,
+                    spectrum / spectrum.max() - 0.5 * column,
+                    color=COLOURS[row],
+                    alpha=shade,
+                    linewidth=0.9,
+                )
+        axes[0, column].set_title(f"{name} counts" + (", 2 x 2" if side > 1 else ""), loc="left", fontsize="medium")
+    for row in range(3):
+        axes[row, 0].set_ylabel(f"component {row + 1}", color=COLOURS[row])
+        axes[row, 4].set(xlim=(0.3, 8), yticks=[])
+    axes[0, 4].set_title("spectra: 99, 18 and 7 counts downwards", loc="left", fontsize="medium")
+    axes[2, 4].set_xlabel("X-ray energy (keV)")
+    save(figure, "doses")
+
+
 if __name__ == "__main__":
-    parts = (noise, oxide_line_scan, gatan_cube, dacite, minerals, wood_ions, raman, iron_stack)
+    parts = (noise, oxide_line_scan, gatan_cube, dacite, minerals, wood_ions, raman, iron_stack, sparse_edx, doses)
     chosen = [part for part in parts if len(sys.argv) == 2 or part.__name__ in sys.argv[2:]]
     if len(sys.argv) < 2 or not chosen:
         sys.exit(f"usage: {sys.argv[0]} FOLDER_WITH_THE_DATA [PART ...]; parts: {[part.__name__ for part in parts]}")
