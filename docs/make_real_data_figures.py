@@ -348,10 +348,8 @@ def raman(data):
         for rank in (2, 3, 4, 5):
             fit = found[rank] = ts.mcr_als(bright, rank, max_iterations=2000)
             known = fit.provenance
-            print(
-                f"MCR-ALS {rank}: lack of fit {known['lack_of_fit']:.3f} %, noise {known['expected_lack_of_fit']:.2f} %",
-                end=" ",
-            )
+            print(f"MCR-ALS {rank}: lack of fit {known['lack_of_fit']:.3f} %", end=", ")
+            print(f"noise {known['expected_lack_of_fit']:.2f} %", end=" ")
             print("starts", {name: round(value, 4) for name, value in known["starts"].items()}, fit.status)
         for degree in (0, 2):
             match = ts.compare(found[4], ts.mcr_als(flat[degree], 4, max_iterations=2000))
@@ -397,9 +395,8 @@ def raman(data):
     with np.load(data / "carbs_raman" / "carbs.npz") as file:
         shares, pure, mixed = file["C"], file["S"], file["D"]
     rest = mixed - shares @ pure.T
-    print(
-        f"mixtures: noise {rest.std():.3f}, neighbours correlated by {np.corrcoef(rest[:, 1:].ravel(), rest[:, :-1].ravel())[0, 1]:.2f}"
-    )
+    alike = np.corrcoef(rest[:, 1:].ravel(), rest[:, :-1].ravel())[0, 1]
+    print(f"mixtures: noise {rest.std():.3f}, neighbours correlated by {alike:.2f}")
     for most in (1.0, 0.8, 0.6):
         values = mixed[shares.max(axis=1) < most + 0.01]
         part = xr.DataArray(values, dims=("sample", "raman_shift"), coords={"raman_shift": np.arange(1401.0)})
@@ -547,7 +544,7 @@ def sparse_edx(data):
         print(f"silica, {name}: {part.shape}, {scree[name].round(2)}")
     criteria = ["noise edge", "parallel analysis", "R-PRESS", "count splitting"]
     print(ts.estimate_rank(summed, range(1, 6), criteria=criteria))
-    fits = {rank: ts.fit(summed, ts.NMF(rank), loss=ts.Poisson(), restarts=3, progress=False) for rank in (2, 3, 4)}
+    fits = {rank: ts.fit(summed, ts.NMF(rank), loss=ts.Poisson(), restarts=3, progress=False) for rank in (2, 3)}
     for rank, fit in fits.items():
         white = ts.whiteness(fit)
         print(rank, "shares", fit.shares().values.round(3), fit.spread.values.round(0), fit.status.name, end="; ")
@@ -556,15 +553,24 @@ def sparse_edx(data):
     kinds = ts.leverage(fit)
     print({name: int((kinds.kind == k).sum()) for k, name in enumerate(kinds.attrs["kinds"])}, end="; ")
     oxygen, silicon = (silica.sel(xray_energy=e).sum("xray_energy") for e in (slice(0.45, 0.65), slice(1.65, 1.9)))
-    both = oxygen + silicon
-    part = oxygen.sum() / both.sum()
-    for name, place in {"below 40": both < 40, "above 120": both > 120}.items():
-        print(
-            f"O of O and Si, {name} counts: {float((oxygen.where(place)).sum() / both.where(place).sum()):.3f}",
-            end=", ",
-        )
-    chi = ((oxygen - part * both) ** 2 / (part * (1 - part) * both.where(both > 0))).where(both > 20)
-    print(f"chi-squared of one ratio {float(chi.mean()):.2f}")
+    alone = float(oxygen.where(silicon == 0).mean())
+    both = oxygen + silicon - alone
+    levels = np.array([10, 20, 30, 40, 60, 80, 120, 200, 400])
+    places = [(both >= low) & (both < high) for low, high in zip(levels, levels[1:], strict=False)]
+    shares = [float((oxygen - alone).where(place).sum() / both.where(place).sum()) for place in places]
+    errors = [
+        (share * (1 - share) / float(both.where(place).sum())) ** 0.5
+        for share, place in zip(shares, places, strict=True)
+    ]
+    print(f"oxygen window without silicon {alone:.2f}; O of O and Si", np.round(shares, 3), "+-", np.round(errors, 3))
+    line = sets["silica"].sel(xray_energy=slice(1.65, 1.9))
+    even, total = line[..., ::2].sum("xray_energy"), line.sum("xray_energy")
+    part = float(even.sum() / total.sum())
+    chi = ((even - part * total) ** 2 / (part * (1 - part) * total)).where(total > 20)
+    print(f"even against odd channels of the silicon line: chi-squared {float(chi.mean()):.3f}", end=" ")
+    print(f"+- {(2 / int(chi.count())) ** 0.5:.3f}")
+    peaks = find_peaks(sets["silica"].sum(("y", "x")), prominence=300, distance=5)[0]
+    print("lines at", sets["silica"].xray_energy.values[peaks].round(2), "keV")
     carbon = silica.sel(xray_energy=slice(0.2, 0.4)).sum("xray_energy")
     for name, other in {"carbon": carbon, "oxygen": oxygen}.items():
         found = ts.correlate(
@@ -582,10 +588,8 @@ def sparse_edx(data):
     axes[0, 0].axhline(1, color="0.5", linestyle="--", linewidth=0.8)
     axes[0, 0].set(xlabel="component", ylabel="over the edge of noise")
     axes[0, 0].legend(frameon=False, fontsize="small")
-    shown = axes[1, 0].imshow(chi, vmin=0, vmax=5, extent=(0, 1.09, 1.09, 0), interpolation="nearest")
-    figure.colorbar(shown, ax=axes[1, 0], shrink=0.8)
-    axes[1, 0].set_title("chi-squared, one ratio O : Si", loc="left", fontsize="medium")
-    axes[1, 0].set(xlabel="x (um)", ylabel="y (um)", facecolor="0.8")
+    axes[1, 0].errorbar((levels[1:] * levels[:-1]) ** 0.5, shares, errors, fmt="o", color=COLOURS[0], markersize=3.5)
+    axes[1, 0].set(xlabel="counts of O and Si in a pixel", ylabel="share of O", xscale="log")
     for k in range(3):
         image, spectrum = fit.maps()[k], fit.spectra()[k]
         axes[0, k + 1].imshow(
@@ -629,10 +633,18 @@ def doses(data):
     criteria = ["noise edge", "parallel analysis", "R-PRESS", "count splitting"]
     fits = {}
     for name, edx in maps.items():
-        evidence = ts.estimate_rank(edx, range(1, 9), criteria=criteria)
-        answers = {item.name: item.answer for item in evidence.criteria}
-        print(f"{name}: {int(edx.sum())} counts; {answers}, recommended {evidence.recommended}")
-        for side in (1, 2):
+        if name == "other half":
+            print(f"{name}: {int(edx.sum())} counts")
+        else:
+            evidence = ts.estimate_rank(edx, range(1, 9), criteria=criteria)
+            answers = {item.name: item.answer for item in evidence.criteria}
+            print(f"{name}: {int(edx.sum())} counts; {answers}, recommended {evidence.recommended}")
+        if name == "recorded 18":
+            rows = edx.sum("xray_energy").mean("x").values
+            print(
+                "   counts in a pixel, rows 0 to 15 and 25 to 74:", rows[:16].mean().round(1), rows[25:].mean().round(1)
+            )
+        for side in (1, 2) if name != "recorded 500" else ():
             summed = edx.coarsen(y=side, x=side, boundary="trim").sum().assign_attrs(edx.attrs)
             for rank in (3, 5):
                 fit = fits[name, side, rank] = fitted(summed, rank)
