@@ -296,7 +296,7 @@ def wood_ions(data):
     for colour, marker, (name, ratio) in zip(COLOURS, "os^", scree.items(), strict=False):
         axes[0, 0].semilogy(np.arange(1, 17), ratio, marker, color=colour, markersize=3.5, label=name)
     axes[0, 0].axhline(1, color="0.5", linestyle="--", linewidth=0.8)
-    axes[0, 0].set(xlabel="component", ylabel="over the edge of noise")
+    axes[0, 0].set(xlabel="component", xticks=(1, 5, 10), ylabel="over the edge of noise")
     axes[0, 0].legend(frameon=False, fontsize="small")
     shades = ListedColormap(["0.75", COLOURS[2], COLOURS[4], COLOURS[1]])
     axes[1, 0].imshow(kind, cmap=shades, vmin=-0.5, vmax=3.5, interpolation="nearest")
@@ -586,10 +586,12 @@ def sparse_edx(data):
     for colour, marker, (name, ratio) in zip(COLOURS, "os^", scree.items(), strict=False):
         axes[0, 0].semilogy(np.arange(1, 13), ratio, marker, color=colour, markersize=3.5, label=name)
     axes[0, 0].axhline(1, color="0.5", linestyle="--", linewidth=0.8)
-    axes[0, 0].set(xlabel="component", ylabel="over the edge of noise")
+    axes[0, 0].set(xlabel="component", xticks=(1, 5, 10), ylabel="over the edge of noise")
     axes[0, 0].legend(frameon=False, fontsize="small")
     axes[1, 0].errorbar((levels[1:] * levels[:-1]) ** 0.5, shares, errors, fmt="o", color=COLOURS[0], markersize=3.5)
     axes[1, 0].set(xlabel="counts of O and Si in a pixel", ylabel="share of O", xscale="log")
+    axes[1, 0].set_xticks((10, 20, 50, 100, 200), ("10", "20", "50", "100", "200"))
+    axes[1, 0].minorticks_off()
     for k in range(3):
         image, spectrum = fit.maps()[k], fit.spectra()[k]
         axes[0, k + 1].imshow(
@@ -604,47 +606,58 @@ def sparse_edx(data):
     save(figure, "silica")
 
 
-def doses(data):
-    """Ask the same of one area at four doses that were recorded, and at lower ones made by thinning."""
-
-    def load(name):
+def _dose_maps(data):
+    """Return one area at the four doses that were recorded, and halves and thinned versions of the richest."""
+    names = ("P45_job_hyperspy", "P45_the_default_job", "P45_12bit_packed_8bit", "P45_8bit_compressed_80keV_range")
+    maps = {}
+    for name in names:
         edx = ts.load(data / "bcf_p45" / f"{name}.bcf", signal="EDX").sel(xray_energy=slice(0.3, 12))
         width = round(0.04 / float(edx.xray_energy[1] - edx.xray_energy[0]))
         binned = edx.coarsen(xray_energy=width, boundary="trim").sum()
-        return binned.assign_attrs(units="counts", noise=ts.NoiseModel().to_attrs())
+        binned = binned.assign_attrs(units="counts", noise=ts.NoiseModel().to_attrs())
+        maps[f"recorded {float(binned.sum()) / 7500:.0f}"] = binned
+    # Binomial thinning of counts gives counts of a lower dose, and two parts that are independent of each other.
+    rng, richest = np.random.default_rng(0), maps["recorded 500"]
+    half = richest.copy(data=rng.binomial(richest.values.astype(int), 0.5))
+    maps["half"], maps["other half"] = half, richest.copy(data=richest.values - half.values)
+    for dose in (99, 18, 7):
+        part = rng.binomial(maps["other half"].values.astype(int), dose * 7500 / float(maps["other half"].sum()))
+        maps[f"thinned {dose}"] = richest.copy(data=part)
+    return maps
+
+
+def doses_rank(data):
+    """Ask how many components one area has at four recorded doses, and at lower ones made by thinning."""
+    criteria = ["noise edge", "parallel analysis", "R-PRESS", "count splitting"]
+    for name, edx in _dose_maps(data).items():
+        if "half" not in name:
+            evidence = ts.estimate_rank(edx, range(1, 9), criteria=criteria)
+            answers = {item.name: item.answer for item in evidence.criteria}
+            print(f"{name}: {int(edx.sum())} counts; {answers}, recommended {evidence.recommended}", flush=True)
+
+
+def doses(data):
+    """Compare the spectra of one area at three recorded doses, and at lower ones made by thinning."""
 
     def fitted(edx, rank):
         return ts.fit(edx, ts.NMF(rank), loss=POISSON, restarts=4, progress=False)
 
-    names = ("P45_job_hyperspy", "P45_the_default_job", "P45_12bit_packed_8bit", "P45_8bit_compressed_80keV_range")
-    maps = {f"recorded {float(edx.sum()) / 7500:.0f}": edx for edx in map(load, names)}
-    # Binomial thinning of counts gives counts of a lower dose, and two parts that are independent of each other.
-    rng, richest = np.random.default_rng(0), maps["recorded 500"]
-    half = richest.copy(data=rng.binomial(richest.values.astype(int), 0.5))
-    for dose in (99, 18, 7):
-        part = rng.binomial((richest - half).values.astype(int), dose / (float((richest - half).sum()) / 7500))
-        maps[f"thinned {dose}"] = richest.copy(data=part)
-    maps["other half"] = richest - half
-    maps["other half"].attrs.update(richest.attrs)
+    maps = _dose_maps(data)
+    half = maps.pop("half")
+    del maps["recorded 500"]
     reference = {
         "recorded": {rank: fitted(maps["recorded 99"], rank) for rank in (3, 5)},
         "half": {rank: fitted(half, rank) for rank in (3, 5)},
     }
-    criteria = ["noise edge", "parallel analysis", "R-PRESS", "count splitting"]
     fits = {}
     for name, edx in maps.items():
-        if name == "other half":
-            print(f"{name}: {int(edx.sum())} counts")
-        else:
-            evidence = ts.estimate_rank(edx, range(1, 9), criteria=criteria)
-            answers = {item.name: item.answer for item in evidence.criteria}
-            print(f"{name}: {int(edx.sum())} counts; {answers}, recommended {evidence.recommended}")
+        print(f"{name}: {int(edx.sum())} counts")
         if name == "recorded 18":
             rows = edx.sum("xray_energy").mean("x").values
             print(
                 "   counts in a pixel, rows 0 to 15 and 25 to 74:", rows[:16].mean().round(1), rows[25:].mean().round(1)
             )
-        for side in (1, 2) if name != "recorded 500" else ():
+        for side in (1, 2):
             summed = edx.coarsen(y=side, x=side, boundary="trim").sum().assign_attrs(edx.attrs)
             for rank in (3, 5):
                 fit = fits[name, side, rank] = fitted(summed, rank)
@@ -685,7 +698,19 @@ def doses(data):
 
 
 if __name__ == "__main__":
-    parts = (noise, oxide_line_scan, gatan_cube, dacite, minerals, wood_ions, raman, iron_stack, sparse_edx, doses)
+    parts = (
+        noise,
+        oxide_line_scan,
+        gatan_cube,
+        dacite,
+        minerals,
+        wood_ions,
+        raman,
+        iron_stack,
+        sparse_edx,
+        doses_rank,
+        doses,
+    )
     chosen = [part for part in parts if len(sys.argv) == 2 or part.__name__ in sys.argv[2:]]
     if len(sys.argv) < 2 or not chosen:
         sys.exit(f"usage: {sys.argv[0]} FOLDER_WITH_THE_DATA [PART ...]; parts: {[part.__name__ for part in parts]}")
