@@ -342,6 +342,8 @@ def raman(data):
     print(f"noise of the map before the line was taken away: {100 * float(expected) ** 0.5:.2f} % of the lines")
     robust = ts.robpca(bright, 4).provenance
     print({name: int((robust["kind"] == k).sum()) for k, name in enumerate(robust["kinds"])})
+    off = robust["kind"].values == 3
+    print(f"both: {int(off[16:21, 24:29].sum())} in the bright cell, {int(off[2:4, 34].sum())} at the bad pixel")
     found = {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of a lack of fit above that of noise, which is printed
@@ -631,7 +633,7 @@ def doses_rank(data):
     criteria = ["noise edge", "parallel analysis", "R-PRESS", "count splitting"]
     for name, edx in _dose_maps(data).items():
         if "half" not in name:
-            evidence = ts.estimate_rank(edx, range(1, 9), criteria=criteria)
+            evidence = ts.estimate_rank(edx, range(1, 6), criteria=criteria)
             answers = {item.name: item.answer for item in evidence.criteria}
             print(f"{name}: {int(edx.sum())} counts; {answers}, recommended {evidence.recommended}", flush=True)
 
