@@ -59,4 +59,4 @@ html_theme = "pydata_sphinx_theme"
 html_title = "tensorspec"
 html_theme_options = {"navigation_with_keys": False, "show_toc_level": 2}
 html_show_sourcelink = False
-html_sidebars = {"real-data": [], "development": []}  # pages without sections below them
+html_sidebars = {"development": []}  # pages without sections below them

@@ -54,6 +54,7 @@ def vca(data: xr.DataArray, rank: int, *, mask: xr.DataArray | None = None, seed
 
     Notes
     -----
+    Leave pixels that are nearly empty out with `mask`: they may lie far out by noise alone.
     Every component needs a pixel in which it is alone. Without one the result is a mixture, and nothing says so: on
     simulated images whose largest share is 0.8 it is 9 to 13 degrees off (`sss` is right there if each component has
     a channel of its own). Nascimento and Bioucas-Dias 2005, doi:10.1109/TGRS.2005.844293; the best of twenty runs.

@@ -114,8 +114,9 @@ def mcr_als(
     Minimises ``1/2 sum (X - C S^T)^2``, which falls at every iteration: a factor with constraints on its entries or the
     sums of its rows is solved row by row by block pivoting, one with constraints on its columns (unimodal, monotone)
     column by column until none moves, instead of a solution without constraints that is cut to them afterwards. A
-    component that dies starts again from the pixel that is fitted worst. Other constraints are taken by `fit`. De Juan
-    and Tauler, Analytica Chimica Acta 500 (2003) 195, doi:10.1016/S0003-2670(03)00724-4.
+    component that dies starts again from the pixel that is fitted worst. Where a baseline was subtracted, the lack of
+    fit of noise is put too low: its noise is still there. Other constraints are taken by `fit`. De Juan and Tauler,
+    Analytica Chimica Acta 500 (2003) 195, doi:10.1016/S0003-2670(03)00724-4.
 
     Examples
     --------
