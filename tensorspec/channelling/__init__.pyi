@@ -6,6 +6,8 @@ from .crystal import Crystal as Crystal
 from .crystal import Site as Site
 from .electron import bragg_angle as bragg_angle
 from .electron import wavelength as wavelength
+from .joint_spectra import curves_differ as curves_differ
+from .joint_spectra import joint_spectra as joint_spectra
 from .occupancy import Occupancy as Occupancy
 from .occupancy import fit_occupancy as fit_occupancy
 from .orientation import as_orientation as as_orientation
@@ -13,6 +15,10 @@ from .orientation import beam_intensity as beam_intensity
 from .ratio import SiteRatio as SiteRatio
 from .ratio import ratio_of_two_sites as ratio_of_two_sites
 from .ratio import statistical_alchemi as statistical_alchemi
+from .refinement import Refined as Refined
+from .refinement import occupied as occupied
+from .refinement import refine_occupancy as refine_occupancy
+from .refinement import systematic_errors as systematic_errors
 from .shell_ionization import Ionization as Ionization
 from .shell_ionization import ionization as ionization
 from .site_response import absorbed as absorbed
