@@ -173,3 +173,64 @@ def test_absorption_of_x_rays_on_their_way_out():
 def test_what_cannot_be_meant_is_refused(call, said):
     with pytest.raises(ts.InvalidArgument, match=said):
         call()
+
+
+def multislice(crystal, tilt, depths, line, sites, size=96, slice_thickness=1.0, furthest=5.5):
+    """Ionization over that in a plane wave, by a multislice calculation in real space with a projected potential."""
+    from tensorspec.channelling.electron import wavelength
+    from tensorspec.channelling.scattering import structure_factors
+
+    order = np.rint(np.fft.fftfreq(size, 1 / size)).astype(int)
+    h, k = np.meshgrid(order, order, indexing="ij")
+    indices = np.stack([h.ravel(), k.ravel(), np.zeros(size**2, int)], axis=1)
+    g = np.linalg.norm(indices @ crystal.metric, axis=1)
+    inside = g <= furthest
+    coefficients = np.zeros(size**2, complex)
+    coefficients[inside] = structure_factors(crystal, indices[inside], 200, absorption=False)[0]
+    mean = coefficients[0].real
+    coefficients[0] = 0
+    wave_number = np.sqrt(wavelength(200) ** -2 + mean)
+    potential = (np.fft.ifft2(coefficients.reshape(size, size)) * size**2).real
+    transverse = 1e-3 * tilt / wavelength(200)
+    gx = (h / crystal.cell[0]).astype(float)
+    normal = np.sqrt(wave_number**2 - transverse**2)
+    moved = np.exp(-1j * np.pi * slice_thickness * (2 * gx * transverse + g.reshape(size, size) ** 2) / normal)
+    moved[g.reshape(size, size) > furthest] = 0
+    transmitted = np.exp(1j * np.pi * slice_thickness * potential / normal)
+    answers = []
+    for site in sites:
+        own = crystal.site(site)
+        # The chance to ionize, at every point: a sum over atoms, smeared by their displacements.
+        chance = np.exp(-2j * np.pi * indices @ own.positions.T).mean(axis=1)
+        chance = chance * np.exp(-own.debye_waller * g**2 / 4) * line.form_factor(g / 2)
+        answers.append((np.fft.ifft2(chance.reshape(size, size)) * size**2).real)
+    wave = np.ones((size, size), complex)
+    made, result, depth = np.zeros(len(sites)), [], 0.0
+
+    def rate():
+        return np.array([(np.abs(wave) ** 2 * chance).mean() for chance in answers])
+
+    for _ in range(round(10 * depths[-1] / slice_thickness)):
+        before = rate()
+        wave = np.fft.ifft2(np.fft.fft2(wave * np.sqrt(transmitted)) * moved) * np.sqrt(transmitted)
+        made = made + slice_thickness * (before + rate()) / 2
+        depth += slice_thickness
+        if np.isclose(depth / 10, depths).any():
+            result.append(made / depth)
+    return np.array(result).T
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tilt", [0.0, 4.0])
+def test_beside_multislice_in_real_space(tilt):
+    crystal, depths = spinel(), np.arange(5.0, 31, 5)
+    scan = zone_axis(
+        crystal, (0, 0, 1), (np.zeros(1), np.array([tilt])), 200, x=(4, 0, 0), largest=3.0, excitation=0.15
+    )
+    sites = ["8a", "16d", "32e"]
+    found = response(crystal, scan, LINES, depths, absorption=False, check=False, engine="eigenvectors")
+    for name, line in LINES.items():
+        own = found.sel(line=name, site=sites).isel(tilt_x=0, tilt_y=0)
+        other = multislice(crystal, tilt, depths, line, sites)
+        np.testing.assert_allclose(own, other, rtol=0.015)
+        assert np.abs(other - 1).max() > 0.1
