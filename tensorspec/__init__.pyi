@@ -65,6 +65,7 @@ from .noise import poisson_scale as poisson_scale
 from .plot.outliers import plot_outliers as plot_outliers
 from .plot.rank import plot_rank as plot_rank
 from .plot.scree import plot_scree as plot_scree
+from .plot.simplex import plot_simplex as plot_simplex
 from .prepare.align import align as align
 from .prepare.background import background_powers as background_powers
 from .prepare.calibrate import calibrate as calibrate

@@ -16,7 +16,7 @@ from tensorspec.errors import InvalidArgument, InvalidData, RankOutOfRange
 from tensorspec.prepare.channels import mask_channels
 from tensorspec.twoway.matrix import Matrix, as_matrix
 
-__all__ = ["spa", "sss", "vca"]
+__all__ = ["shares_among", "spa", "sss", "vca"]
 
 # Relative errors of the sum over all pixels up to which a channel may constrain: all three are tried.
 RELATIVE = (0.05, 0.02, 0.01)
@@ -211,6 +211,50 @@ def sss(
         purest=purest.round(3).tolist(),
         outer_bound=bool((purest < PURE).any()),
     )
+
+
+def shares_among(data: xr.DataArray, spectra: xr.DataArray, *, mask: xr.DataArray | None = None) -> np.ndarray:
+    """Return the shares of endmembers in each pixel, by least squares, in no way bounded: they add up to one.
+
+    Parameters
+    ----------
+    data, mask
+        As `vca` takes them.
+    spectra : DataArray, (component, signal dimensions)
+        Endmembers.
+
+    Returns
+    -------
+    (pixels, rank) array
+        Of pixels with signal. A share counts signal: spectra are brought to unit sum first.
+
+    Raises
+    ------
+    InvalidArgument
+        If the spectra do not fit the data.
+
+    Examples
+    --------
+    >>> pure = xr.DataArray([[4.0, 1, 0], [0, 1, 3]], dims=("component", "energy_loss"))
+    >>> mixed = xr.DataArray([[4.0, 1, 0], [2, 1.125, 1.875]], dims=("x", "energy_loss"))
+    >>> shares_among(mixed, pure).round(3)
+    array([[1. , 0. ],
+           [0.5, 0.5]])
+    """
+    rank = spectra.sizes["component"]
+    matrix, values = _read("shares_among", data, rank, mask)
+    labels = matrix.labels[matrix.column_mode]
+    if set(spectra.dims) != {"component", *labels.dims}:
+        raise InvalidArgument(
+            f"spectra have the dimensions {list(spectra.dims)}; expected 'component' and {list(labels.dims)}"
+        )
+    known = spectra.transpose("component", *labels.dims).values.reshape(rank, -1)
+    if known.shape[1] != labels.size:
+        raise InvalidArgument(f"spectra have {known.shape[1]} channels, the data {labels.size}")
+    known = np.nan_to_num(known[:, matrix.used_columns])
+    known = known / known.sum(axis=1, keepdims=True)
+    shares = values @ np.linalg.pinv(known)
+    return shares / shares.sum(axis=1, keepdims=True)
 
 
 def _read(function: str, data: Any, rank: object, mask: xr.DataArray | None) -> tuple[Matrix, np.ndarray]:

@@ -153,3 +153,18 @@ DATA = planted(3, 1000, 0)[0]
 def test_what_cannot_be_meant_is_refused(call, error, said):
     with pytest.raises(error, match=said):
         call()
+
+
+def test_the_cloud_among_the_corners():
+    data, spectra = planted(3, 20_000, 0)
+    corners = ts.sss(data, 3)
+    from tensorspec.twoway.endmembers import shares_among
+
+    shares = shares_among(data, corners)
+    np.testing.assert_allclose(shares.sum(axis=1), 1)
+    assert shares.min() > -0.1 and shares.max() < 0.9
+    figure = ts.plot_simplex(data, corners)
+    assert len(figure.axes[0].texts) == 3
+    assert ts.plot_simplex(data, corners[:2]).axes[0].patches
+    with pytest.raises(ts.InvalidArgument, match="two or three endmembers"):
+        ts.plot_simplex(data, ts.vca(data, 4))
