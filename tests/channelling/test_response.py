@@ -102,6 +102,14 @@ def test_which_rows_tell_the_two_octahedra_of_spinel_apart(reflection, apart):
     assert difference > 0.3 if apart else difference < 1e-9
 
 
+def test_the_zero_layer_of_a_cube_axis_cannot_tell_the_octahedra_apart_either():
+    crystal = spinel().with_debye_waller({"16c": 0.4, "16d": 0.4})
+    scan = zone_axis(crystal, (0, 0, 1), np.linspace(-6, 6, 3), 200, largest=1.2)
+    found = response(crystal, scan, LINES, np.arange(5.0, 31, 5), check=False, engine="eigenvectors")
+    assert float(abs(found.sel(site="16c") - found.sel(site="16d")).max()) < 1e-9
+    assert float(abs(found.sel(site="8a") - found.sel(site="16d")).max()) > 0.1
+
+
 def test_polarity_swaps_the_sites():
     def answer(crystal):
         scan = zone_axis(crystal, (1, 1, 0), (np.array([0.0]), np.linspace(-8, 8, 5)), 200, x=(0, 0, 2), largest=1.0)
