@@ -145,6 +145,7 @@ def test_known_spectra_stay_and_a_window_keeps_a_component_out():
     np.testing.assert_allclose(fit.reconstruct(), data, atol=0.05)
 
 
+@pytest.mark.slow
 def test_closure_gives_shares_that_add_up_to_one():
     rng = np.random.default_rng(3)
     shares = np.concatenate([np.eye(3), rng.dirichlet(np.ones(3), 39)])
