@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tensorspec.twoway.quadratic import nonnegative
+from tensorspec.algebra.block_pivoting import nonnegative
 
 __all__ = ["FactorRules", "Iterated", "alternate", "minimise"]
 
