@@ -55,7 +55,7 @@ axes[1].legend(frameon=False)
 # three sits on the tetrahedra here, of valence four on the octahedra.
 
 scan = scans["(400)"]
-shares = {site: float(found.share.sel(element="Mn", site=site)) for site in candidates["Mn"]}
+shares = ch.share_of(found, "Mn")
 curves = ch.site_curves(
     scan["response"],
     "Mn L23",

@@ -14,7 +14,7 @@ from tensorspec.channelling.crystal import Crystal
 from tensorspec.channelling.electron import bragg_angle, wavelength
 from tensorspec.errors import InvalidArgument, InvalidData
 
-__all__ = ["Scan", "systematic_row", "zone_axis"]
+__all__ = ["Scan", "over_directions", "systematic_row", "zone_axis"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,6 +71,46 @@ class Scan:
         """Return the scan with other orientations, mrad, the beams kept."""
         new = {name: np.asarray(tilts.get(name, values), dtype=float) for name, values in self.tilts.items()}
         return dataclasses.replace(self, tilts=new)
+
+
+def over_directions(values: np.ndarray, scan: Scan, convergence: float, first: int = 0) -> np.ndarray:
+    """Return values averaged over the directions of a convergent beam; the ends of the scan go on as they are.
+
+    Parameters
+    ----------
+    values : array
+        The orientations of the scan in consecutive axes.
+    scan : Scan
+        With equal steps.
+    convergence : float
+        Standard deviation of the beam's directions, mrad; 0 leaves the values as they are.
+    first : int
+        The first of these axes.
+
+    Raises
+    ------
+    InvalidArgument
+        If the steps are not equal.
+
+    Examples
+    --------
+    >>> silicon = Crystal.from_space_group("F d -3 m:2", (5.43,) * 3 + (90,) * 3, {"Si": ((1/8,) * 3, {"Si": 1}, 0.46)})
+    >>> scan = systematic_row(silicon, (2, 2, 0), np.linspace(-2, 2, 5), 200)
+    >>> over_directions(np.array([0.0, 0, 1, 0, 0]), scan, 0.5).round(2)
+    array([0.  , 0.11, 0.79, 0.11, 0.  ])
+    """
+    from scipy.ndimage import gaussian_filter1d
+
+    if number("convergence (mrad)", convergence, 0, 20) == 0:
+        return values
+    for axis, (dim, tilts) in enumerate(scan.tilts.items(), start=first):
+        if len(tilts) < 3:
+            continue
+        steps = np.diff(tilts)
+        if steps.max() > 1.01 * steps.min():
+            raise InvalidArgument(f"convergence: tilts along {dim} have unequal steps; expected equal ones")
+        values = gaussian_filter1d(values, convergence / steps.mean(), axis=axis, mode="nearest", truncate=5)
+    return values
 
 
 def systematic_row(

@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 
 from tensorspec.arguments import number
-from tensorspec.channelling.beams import Scan
+from tensorspec.channelling.beams import Scan, over_directions
 from tensorspec.channelling.crystal import Crystal
 from tensorspec.channelling.wavefield import amplitudes, coupling
 from tensorspec.errors import InvalidArgument, InvalidData, UnknownName
@@ -59,13 +59,7 @@ def beam_intensity(
     if not len(place):
         raise UnknownName(f"beam {beam} is not among the {len(scan.beams)} of {scan.name}")
     wave = amplitudes(coupling(crystal, scan), np.array([10.0 * thickness]))[:, 0, place[0]]
-    values = (np.abs(wave) ** 2).reshape(scan.shape)
-    if convergence > 0:
-        from scipy.ndimage import gaussian_filter1d
-
-        for axis, tilts in enumerate(scan.tilts.values()):
-            if len(tilts) > 2:
-                values = gaussian_filter1d(values, convergence / np.diff(tilts).mean(), axis=axis, mode="nearest")
+    values = over_directions((np.abs(wave) ** 2).reshape(scan.shape), scan, convergence)
     coords = {dim: (dim, tilts, {"units": "mrad"}) for dim, tilts in scan.tilts.items()}
     return xr.DataArray(values, dims=scan.dims, coords=coords, attrs={"long_name": f"intensity of {beam}"})
 

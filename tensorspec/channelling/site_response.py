@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 
 from tensorspec.arguments import number
-from tensorspec.channelling.beams import Scan
+from tensorspec.channelling.beams import Scan, over_directions
 from tensorspec.channelling.crystal import Crystal
 from tensorspec.channelling.split_operator import projection_grid, split_operator_density
 from tensorspec.channelling.symmetry import distinct_orientations, plane_symmetries
@@ -136,8 +136,8 @@ def response(
     values = _responses(crystal, scan, factors, inner, engine, absorption)
     if thickness_spread > 0:
         values = _over_thickness(values, inner, depths, thickness_spread)
-    if convergence > 0:
-        values = _over_directions(values, scan, convergence)
+    values = values.reshape(len(crystal.sites), len(factors), *scan.shape, len(depths))
+    values = over_directions(values, scan, convergence, first=2)
     attrs: dict[str, Any] = {"scan": scan.name, "beam_energy": scan.beam_energy, "beams": len(scan.beams)}
     if check:
         attrs["beam_convergence"] = change = _beam_convergence(crystal, scan, factors, depths, absorption)
@@ -152,7 +152,7 @@ def response(
     coords |= {dim: (dim, tilts, {"units": "mrad"}) for dim, tilts in scan.tilts.items()}
     coords["thickness"] = ("thickness", depths, {"units": "nm"})
     return xr.DataArray(
-        values.reshape(len(crystal.sites), len(factors), *scan.shape, len(depths)),
+        values,
         dims=("site", "line", *scan.dims, "thickness"),
         coords=coords,
         name="response",
@@ -294,21 +294,6 @@ def _over_thickness(values: np.ndarray, inner: np.ndarray, depths: np.ndarray, s
         total += weight * made(own)
         plain += weight * own
     return total / plain
-
-
-def _over_directions(values: np.ndarray, scan: Scan, convergence: float) -> np.ndarray:
-    """Return responses averaged over the directions of a convergent beam; the ends of the scan go on as they are."""
-    from scipy.ndimage import gaussian_filter1d
-
-    result = values.reshape(*values.shape[:2], *scan.shape, values.shape[-1])
-    for axis, (dim, tilts) in enumerate(scan.tilts.items()):
-        if len(tilts) < 3:
-            continue
-        steps = np.diff(tilts)
-        if steps.max() > 1.01 * steps.min():
-            raise InvalidArgument(f"convergence: tilts along {dim} have unequal steps; expected equal ones")
-        result = gaussian_filter1d(result, convergence / steps.mean(), axis=2 + axis, mode="nearest", truncate=5)
-    return result.reshape(values.shape)
 
 
 def _beam_convergence(

@@ -20,7 +20,7 @@ from tensorspec.noise import NoiseModel
 from tensorspec.solution import Fit
 from tensorspec.twoway.regression import unmix
 
-__all__ = ["site_curves", "site_spectra"]
+__all__ = ["share_of", "site_curves", "site_spectra"]
 
 
 def site_curves(

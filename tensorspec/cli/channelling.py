@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import tomllib
 from pathlib import Path
@@ -13,8 +12,9 @@ import xarray as xr
 
 from tensorspec.cli.output import say, writable_folder
 from tensorspec.errors import InvalidArgument, MissingFile, UnreadableFile, suggest
+from tensorspec.io.line_counts import read_line_counts
 
-__all__ = ["read_counts", "run_channelling"]
+__all__ = ["run_channelling"]
 
 SECTIONS = ("crystal", "beam", "row", "candidates", "fit", "output")
 KEYS = {
@@ -24,7 +24,6 @@ KEYS = {
     "fit": ("thickness", "largest_thickness", "step", "orientation", "background", "composition", "places"),
     "output": ("folder", "name"),
 }
-TILT, EXPOSURE, BACKGROUND = "tilt_x", "exposure", " background"
 
 
 def run_channelling(file: str, output: str | None) -> None:
@@ -51,7 +50,7 @@ def run_channelling(file: str, output: str | None) -> None:
     folder = writable_folder(Path(output or path.parent / written.get("folder", ".")))
     stem = str(written.get("name", path.stem))
     tables = {
-        str(row.get("name", f"row {k + 1}")): read_counts(path.parent / row["counts"])
+        str(row.get("name", f"row {k + 1}")): read_line_counts(path.parent / row["counts"])
         for k, row in enumerate(recipe["row"])
     }
 
@@ -68,7 +67,7 @@ def run_channelling(file: str, output: str | None) -> None:
     )
     responses = {}
     for row, (name, table) in zip(recipe["row"], tables.items(), strict=True):
-        tilts = table["counts"][TILT].values
+        tilts = table["counts"]["tilt_x"].values
         step = float(np.diff(tilts).mean())
         # Wider than what was recorded, so that an offset stays inside.
         wide = np.concatenate([tilts[0] - step * np.arange(4, 0, -1), tilts, tilts[-1] + step * np.arange(1, 5)])
@@ -101,61 +100,6 @@ def run_channelling(file: str, output: str | None) -> None:
     record.write_text(json.dumps(_as_json(found, recipe), indent=2) + "\n", encoding="utf-8")
     say(f"wrote {figure}")
     say(f"wrote {record}")
-
-
-def read_counts(path: Path) -> xr.Dataset:
-    """Read a table of line counts: a column ``tilt_x`` in mrad, and one for every line.
-
-    Parameters
-    ----------
-    path : Path
-        A CSV file with a header: ``tilt_x, Mn K, Ni K, ...``; further ``exposure``, and ``Mn K background``.
-
-    Returns
-    -------
-    Dataset
-        ``counts`` and ``background``, dimensions (line, tilt_x), and ``exposure``.
-
-    Raises
-    ------
-    MissingFile
-        If there is no such file.
-    UnreadableFile
-        If it has no column of tilts, no lines, or something that is no number.
-    """
-    if not path.is_file():
-        raise MissingFile(f"no file {str(path)!r}")
-    with path.open(newline="", encoding="utf-8-sig") as stream:
-        rows = [[cell.strip() for cell in row] for row in csv.reader(stream) if any(cell.strip() for cell in row)]
-    if len(rows) < 4:
-        raise UnreadableFile(f"{path.name} has {len(rows)} lines; expected a header, and one for every orientation")
-    head, body = rows[0], rows[1:]
-    if TILT not in head:
-        raise UnreadableFile(f"{path.name} has the columns {head}; one has to be {TILT!r}, in mrad")
-    for number, row in enumerate(body, start=2):
-        if len(row) != len(head):
-            raise UnreadableFile(f"{path.name}, line {number}: {len(row)} cells, and {len(head)} columns")
-    try:
-        values = np.array(body, dtype=float).T
-    except ValueError as error:
-        raise UnreadableFile(f"{path.name}: {error}") from None
-    columns = dict(zip(head, values, strict=True))
-    order = np.argsort(columns[TILT])
-    lines = [name for name in head if name not in (TILT, EXPOSURE) and not name.endswith(BACKGROUND)]
-    if not lines:
-        raise UnreadableFile(f"{path.name} has the columns {head}; expected lines such as 'Mn K' beside {TILT!r}")
-    for name in head:
-        if name.endswith(BACKGROUND) and name.removesuffix(BACKGROUND) not in lines:
-            raise UnreadableFile(f"{path.name}: {name!r} is a background without its line; there are {lines}")
-    coords: dict[str, Any] = {"line": lines, TILT: (TILT, columns[TILT][order], {"units": "mrad"})}
-    zeros = np.zeros(len(order))
-    stacked = {
-        "counts": [columns[line][order] for line in lines],
-        "background": [columns.get(line + BACKGROUND, zeros)[order] for line in lines],
-    }
-    table = {key: (("line", TILT), np.array(value)) for key, value in stacked.items()}
-    exposure = columns.get(EXPOSURE, np.ones(len(order)))[order]
-    return xr.Dataset({**table, "exposure": (TILT, exposure)}, coords=coords)
 
 
 def _recipe(path: Path) -> dict[str, Any]:

@@ -99,7 +99,6 @@ def test_without_theory_delocalisation_biases_and_the_correction_mends_it():
     plain, corrected, errors = [], [], []
     for seed in range(12):
         counts = alloyed(0.3, seed)
-        atoms = {"8a": 8.0, "16d": 16.0}
         level = counts.mean("tilt_x")
         # Strengths of the hosts, per atom, as a standard would give them.
         scaled = {"8a": float(level.sel(line="Ni K")), "16d": float(level.sel(line="Mn K"))}
@@ -107,7 +106,7 @@ def test_without_theory_delocalisation_biases_and_the_correction_mends_it():
         found = statistical_alchemi(counts, "O K", HOSTS, scaled, response=theory)
         corrected.append(float(found.share.sel(site="8a")))
         errors.append(float(found.standard_error.sel(site="8a")))
-        assert found.chi_squared < 1.7 and sum(atoms.values()) == 24
+        assert found.chi_squared < 1.7
     assert abs(np.mean(corrected) - 0.3) < 0.02
     assert abs(np.mean(plain) - 0.3) > 2 * abs(np.mean(corrected) - 0.3)
     assert np.std(corrected) == pytest.approx(np.mean(errors), rel=0.6)

@@ -37,8 +37,11 @@ def test_two_rows_and_two_signals_from_end_to_end():
             assert abs(difference) < 4 * error and error < 0.02
     for name in scans:
         assert found.thickness[name] == pytest.approx(80, abs=4 * found.thickness_error[name])
-        assert found.offset[name]["tilt_x"] == pytest.approx(0.3, abs=0.15)
-    shares = {site: float(found.share.sel(element="Mn", site=site)) for site in candidates["Mn"]}
+        assert found.offset[name]["tilt_x"] == pytest.approx(0.3, abs=0.05)
+    shares = ch.share_of(found, "Mn")
+    assert list(shares) == candidates["Mn"] and sum(shares.values()) == pytest.approx(1)
+    with pytest.raises(ts.UnknownName, match="fitted were"):
+        ch.share_of(found, "Li")
     scan = scans["(400)"]
     curves = ch.site_curves(
         scan["response"],
