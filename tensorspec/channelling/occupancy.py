@@ -11,6 +11,7 @@ import numpy as np
 import xarray as xr
 
 from tensorspec.arguments import number
+from tensorspec.channelling.line_model import tilts_of
 from tensorspec.channelling.occupancy_likelihood import OccupancyLikelihood
 from tensorspec.channelling.scoring import Scored
 from tensorspec.errors import InvalidArgument, InvalidData, UnknownName, suggest
@@ -39,6 +40,8 @@ class Occupancy:
         True where a share is zero or one: there a one-sided interval is right, see `interval`.
     thickness, thickness_error : mapping of str to float
         By data set, nm.
+    convergence, convergence_error : mapping of str to float
+        By data set whose response has several, mrad.
     offset, scale : mapping
         By data set: what has to be added to the tilts, mrad by dimension, and what they are multiplied by.
     strength, background : mapping of str to DataArray
@@ -58,6 +61,8 @@ class Occupancy:
     at_bound: xr.DataArray
     thickness: Mapping[str, float]
     thickness_error: Mapping[str, float]
+    convergence: Mapping[str, float]
+    convergence_error: Mapping[str, float]
     offset: Mapping[str, Mapping[str, float]]
     scale: Mapping[str, float]
     strength: Mapping[str, xr.DataArray]
@@ -102,7 +107,10 @@ class Occupancy:
     def __repr__(self) -> str:
         lines = [f"<Occupancy> chi-squared {self.chi_squared:.3f} per degree of freedom"]
         for name, depth in self.thickness.items():
-            lines.append(f"  {name}: {depth:.1f} +- {self.thickness_error[name]:.1f} nm")
+            text = f"  {name}: {depth:.1f} +- {self.thickness_error[name]:.1f} nm"
+            if name in self.convergence:
+                text += f", convergence {self.convergence[name]:.2f} +- {self.convergence_error[name]:.2f} mrad"
+            lines.append(text)
         for element in self.share["element"].values:
             cells = []
             for site in self.share["site"].values:
@@ -123,6 +131,7 @@ def fit_occupancy(
     background_variance: Any = None,
     exposure: Any = None,
     thickness: Any = None,
+    convergence: Any = None,
     orientation: str = "offset",
     composition: Mapping[str, float] | None = None,
     places: Mapping[str, float] | None = None,
@@ -147,6 +156,8 @@ def fit_occupancy(
         Live time times beam current at every orientation, in any unit.
     thickness : (mean, standard deviation) or mapping of str to such a pair, optional
         What is known of it, nm.
+    convergence : (mean, standard deviation) or mapping of str to such a pair, optional
+        What is known of it, mrad; it is fitted where the response was computed for several, see `response`.
     orientation : {"offset", "fixed", "offset and scale"}
         What of the tilts is fitted.
     composition : mapping of str to float, optional
@@ -206,7 +217,8 @@ def fit_occupancy(
         {name: _on_counts(None if free else background, name, sets[name], 0.0, "background") for name in sets},
         {name: _on_counts(background_variance, name, sets[name], 0.0, "background_variance") for name in sets},
         {name: _on_counts(exposure, name, sets[name].isel(line=0, drop=True), 1.0, "exposure") for name in sets},
-        {name: _prior(thickness, name) for name in sets},
+        {name: _prior("thickness", "nm", thickness, name) for name in sets},
+        {name: _of_several(convergence, name, found[name]) for name in sets},
         free,
         orientation,
         _limits(composition, places, candidates),
@@ -258,6 +270,8 @@ def _read_out(problem: OccupancyLikelihood, scored: Scored) -> Occupancy:
         at_bound=xr.DataArray(edge, dims=list(coords), coords=coords, name="at_bound"),
         thickness={name: float(x[place]) for name, place in problem.depth.items()},
         thickness_error={name: float(deviation[place]) for name, place in problem.depth.items()},
+        convergence={name: float(x[place]) for name, place in problem.widths.items()},
+        convergence_error={name: float(deviation[place]) for name, place in problem.widths.items()},
         offset={
             name: {dim: float(x[problem.moves[name, dim]]) for dim in model.tilts if (name, dim) in problem.moves}
             for name, model in problem.models.items()
@@ -323,7 +337,7 @@ def _checked_counts(name: str, counts: Any, response: Any) -> xr.DataArray:
             raise InvalidData(
                 f"{what} of {name!r}: expected a DataArray with the dimension 'line' and those of the tilts"
             )
-    tilts = [dim for dim in response.dims if dim not in ("site", "line", "thickness")]
+    tilts = tilts_of(response)
     if set(counts.dims) != {"line", *tilts}:
         raise InvalidData(f"counts of {name!r} have the dimensions {list(counts.dims)}; expected {['line', *tilts]}")
     counts = counts.transpose("line", *tilts).as_numpy().astype(float)
@@ -363,16 +377,24 @@ def _on_counts(given: Any, name: str, like: xr.DataArray, default: float, what: 
     return full
 
 
-def _prior(thickness: Any, name: str) -> tuple[float, float] | None:
-    if isinstance(thickness, Mapping):
-        thickness = thickness.get(name)
-    if thickness is None:
+def _prior(what: str, unit: str, given: Any, name: str) -> tuple[float, float] | None:
+    if isinstance(given, Mapping):
+        given = given.get(name)
+    if given is None:
         return None
-    if not isinstance(thickness, Sequence) or len(thickness) != 2:
-        raise InvalidArgument(f"thickness={thickness!r}; expected (mean, standard deviation) in nm")
-    return number("thickness: mean", thickness[0], 0), number(
-        "thickness: standard deviation", thickness[1], 0, above=True
-    )
+    if not isinstance(given, Sequence) or len(given) != 2:
+        raise InvalidArgument(f"{what}={given!r}; expected (mean, standard deviation) in {unit}")
+    return number(f"{what}: mean", given[0], 0), number(f"{what}: standard deviation", given[1], 0, above=True)
+
+
+def _of_several(given: Any, name: str, response: xr.DataArray) -> tuple[float, float] | None:
+    known = _prior("convergence", "mrad", given, name)
+    if known is not None and "convergence" not in response.dims:
+        raise InvalidArgument(
+            f"convergence of {name!r} is given, but the response has only one; compute it for several: "
+            "response(..., convergence=[0, 1, 2, 3])"
+        )
+    return known
 
 
 def _limits(
