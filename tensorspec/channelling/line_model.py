@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -157,6 +158,5 @@ class LineModel:
 
 def _over_convergence(directions: np.ndarray, values: np.ndarray) -> CubicSpline:
     """Return values as a function of the convergence, their last axis: even in it, so without slope at zero."""
-    return CubicSpline(
-        directions, values, axis=-1, bc_type=("clamped" if directions[0] == 0 else "not-a-knot", "not-a-knot")
-    )
+    ends: Any = ("clamped" if directions[0] == 0 else "not-a-knot", "not-a-knot")
+    return CubicSpline(directions, values, axis=-1, bc_type=ends)

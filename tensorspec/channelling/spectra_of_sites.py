@@ -20,7 +20,7 @@ from tensorspec.noise import NoiseModel
 from tensorspec.solution import Fit
 from tensorspec.twoway.regression import unmix
 
-__all__ = ["share_of", "site_curves", "site_spectra"]
+__all__ = ["beside", "share_of", "site_curves", "site_spectra"]
 
 
 def site_curves(
@@ -177,7 +177,7 @@ def site_spectra(
     (energy,) = others
     if strength is not None:
         number("strength", strength, 0, above=True)
-    known = _beside(curves, background)
+    known = beside(curves, background)
     every = known.drop_vars("site", errors="ignore")
     rank = known.sizes["component"]
     held = Fixed(every) if strength is None else Near(every, strength)
@@ -207,7 +207,8 @@ def site_spectra(
     )
 
 
-def _beside(curves: xr.DataArray, background: xr.DataArray | None) -> xr.DataArray:
+def beside(curves: xr.DataArray, background: xr.DataArray | None) -> xr.DataArray:
+    """Return the curves of sites and, behind them, those of a background."""
     if background is None:
         return curves
     first = curves.sizes["component"]
