@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,10 +12,17 @@ import numpy as np
 import xarray as xr
 
 from tensorspec.arguments import number
-from tensorspec.channelling.line_model import tilts_of
+from tensorspec.channelling.occupancy_input import (
+    checked_counts,
+    given_for,
+    limits_of_sites,
+    of_several,
+    on_counts,
+    prior,
+)
 from tensorspec.channelling.occupancy_likelihood import OccupancyLikelihood
 from tensorspec.channelling.scoring import Scored
-from tensorspec.errors import InvalidArgument, InvalidData, UnknownName, suggest
+from tensorspec.errors import InvalidArgument
 
 __all__ = ["Occupancy", "fit_occupancy"]
 
@@ -54,6 +62,8 @@ class Occupancy:
         The same for every line, by data set.
     correlation : DataArray
         Between all parameters that were free.
+    doubts : tuple of str
+        What was warned of.
     """
 
     share: xr.DataArray
@@ -72,6 +82,7 @@ class Occupancy:
     chi_squared: float
     by_line: Mapping[str, xr.DataArray]
     correlation: xr.DataArray
+    doubts: tuple[str, ...]
     _problem: OccupancyLikelihood = field(repr=False)
     _scored: Scored = field(repr=False)
 
@@ -119,6 +130,7 @@ class Occupancy:
                     error = float(self.standard_error.sel(element=element, site=site))
                     cells.append(f"{site} {value:.4f}" + (f" +- {error:.4f}" if np.isfinite(error) else ""))
             lines.append(f"  {element}: " + ", ".join(cells))
+        lines += [f"  Doubt: {text}" for text in self.doubts]
         return "\n".join(lines)
 
 
@@ -206,30 +218,31 @@ def fit_occupancy(
     if orientation not in ("offset", "fixed", "offset and scale"):
         raise InvalidArgument(f"orientation={orientation!r}; expected 'offset', 'fixed' or 'offset and scale'")
     sets = dict(counts) if isinstance(counts, Mapping) else {"data": counts}
-    found = {name: _of(response, name, "response") for name in sets}
+    found = {name: given_for(response, name, "response") for name in sets}
     free = isinstance(background, str)
     if free and background != "free":
         raise InvalidArgument(f"background={background!r}; expected counts, 'free', or None")
     problem = OccupancyLikelihood(
-        {name: _checked_counts(name, own, found[name]) for name, own in sets.items()},
+        {name: checked_counts(name, own, found[name]) for name, own in sets.items()},
         found,
         {str(element): [str(site) for site in sites] for element, sites in candidates.items()},
-        {name: _on_counts(None if free else background, name, sets[name], 0.0, "background") for name in sets},
-        {name: _on_counts(background_variance, name, sets[name], 0.0, "background_variance") for name in sets},
-        {name: _on_counts(exposure, name, sets[name].isel(line=0, drop=True), 1.0, "exposure") for name in sets},
-        {name: _prior("thickness", "nm", thickness, name) for name in sets},
-        {name: _of_several(convergence, name, found[name]) for name in sets},
+        {name: on_counts(None if free else background, name, sets[name], 0.0, "background") for name in sets},
+        {name: on_counts(background_variance, name, sets[name], 0.0, "background_variance") for name in sets},
+        {name: on_counts(exposure, name, sets[name].isel(line=0, drop=True), 1.0, "exposure") for name in sets},
+        {name: prior("thickness", "nm", thickness, name) for name in sets},
+        {name: of_several(convergence, name, found[name]) for name in sets},
         free,
         orientation,
-        _limits(composition, places, candidates),
+        limits_of_sites(composition, places, candidates),
     )
     # A few steps from several thicknesses show which are worth going on from.
     tried = [problem.solve(problem.start((k + 0.5) / STARTS), most=FEW) for k in range(STARTS)]
     tried.sort(key=lambda scored: problem.misfit(scored.x))
     best = min((problem.solve(scored.x) for scored in tried[:KEPT]), key=lambda scored: problem.misfit(scored.x))
     result = _read_out(problem, best)
-    for text in _doubts(problem, best, result):
-        warnings.warn(text, UserWarning, stacklevel=2)
+    result = dataclasses.replace(result, doubts=tuple(_doubts(problem, best, result)))
+    for text in result.doubts:
+        warnings.warn(f"fit_occupancy: {text}", UserWarning, stacklevel=2)
     return result
 
 
@@ -240,7 +253,7 @@ def _read_out(problem: OccupancyLikelihood, scored: Scored) -> Occupancy:
     share, error, edge = np.full(shape, np.nan), np.full(shape, np.nan), np.zeros(shape, bool)
     for (element, site), place in problem.shares.items():
         at = problem.elements.index(element), problem.sites.index(site)
-        share[at] = x[place]
+        share[at] = np.clip(x[place], 0.0, 1.0)  # rounding leaves a bound by 1e-17
         if len(problem.candidates[element]) > 1:
             edge[at] = x[place] < 1e-9 or x[place] > 1 - 1e-9
             error[at] = np.nan if edge[at] else deviation[place]
@@ -286,6 +299,7 @@ def _read_out(problem: OccupancyLikelihood, scored: Scored) -> Occupancy:
         correlation=xr.DataArray(
             matrix, dims=("parameter", "other"), coords={"parameter": labels, "other": labels}, name="correlation"
         ),
+        doubts=(),
         _problem=problem,
         _scored=scored,
     )
@@ -301,18 +315,18 @@ def _doubts(problem: OccupancyLikelihood, scored: Scored, result: Occupancy) -> 
                 error = problem.exchange_error(scored, element, first, second)
                 if error > APART:
                     said.append(
-                        f"fit_occupancy: {element} on {first!r} and on {second!r} cannot be told apart with these "
+                        f"{element} on {first!r} and on {second!r} cannot be told apart with these "
                         f"orientations (standard error of the difference {min(error, 99):.2g}); add a row or a "
                         "pattern whose reflections differ for them, or leave one out"
                     )
     if result.chi_squared > MISFIT:
         said.append(
-            f"fit_occupancy: chi-squared is {result.chi_squared:.3g} per degree of freedom: the model does not "
+            f"chi-squared is {result.chi_squared:.3g} per degree of freedom: the model does not "
             "describe the counts (absorption, background, orientation, thickness, drift of the current?), and the "
             "errors do not hold"
         )
     if not scored.settled:
-        said.append("fit_occupancy: the likelihood was still rising at the last step")
+        said.append("the likelihood was still rising at the last step")
     return said
 
 
@@ -321,96 +335,3 @@ def _root(function: Any, low: float, high: float) -> float:
 
     found: Any = brentq(function, low, high, xtol=1e-5)
     return float(found)
-
-
-def _of(given: Any, name: str, what: str) -> Any:
-    if isinstance(given, Mapping):
-        if name not in given:
-            raise UnknownName(f"no {what} for {name!r}; given for {list(given)}")
-        return given[name]
-    return given
-
-
-def _checked_counts(name: str, counts: Any, response: Any) -> xr.DataArray:
-    for what, each in (("counts", counts), ("response", response)):
-        if not isinstance(each, xr.DataArray) or "line" not in each.dims:
-            raise InvalidData(
-                f"{what} of {name!r}: expected a DataArray with the dimension 'line' and those of the tilts"
-            )
-    tilts = tilts_of(response)
-    if set(counts.dims) != {"line", *tilts}:
-        raise InvalidData(f"counts of {name!r} have the dimensions {list(counts.dims)}; expected {['line', *tilts]}")
-    counts = counts.transpose("line", *tilts).as_numpy().astype(float)
-    if not np.isfinite(counts.values).all() or (counts.values < 0).any():
-        wrong = int((~(counts.values >= 0)).sum())
-        raise InvalidData(
-            f"counts of {name!r}: {wrong} values are negative or not finite; expected counts of zero or more"
-        )
-    for line in counts["line"].values:
-        if line not in response["line"].values:
-            known = [str(each) for each in response["line"].values]
-            raise UnknownName(f"no response of line {str(line)!r}; there are {known}.{suggest(str(line), known)}")
-    for dim in tilts:
-        own, there = counts[dim].values, response[dim].values
-        margin = 1e-6 * max(float(np.ptp(there)), 1e-9)
-        if own.min() < there.min() - margin or own.max() > there.max() + margin:
-            raise InvalidData(
-                f"counts of {name!r}: {dim} runs from {own.min():.4g} to {own.max():.4g} mrad, the response from "
-                f"{there.min():.4g} to {there.max():.4g}; compute it for a wider scan"
-            )
-    return counts
-
-
-def _on_counts(given: Any, name: str, like: xr.DataArray, default: float, what: str) -> np.ndarray:
-    if isinstance(given, Mapping):
-        given = given.get(name)
-    dims = ("line", *[dim for dim in like.dims if dim != "line"]) if "line" in like.dims else like.dims
-    if given is None:
-        return np.full([like.sizes[dim] for dim in dims], default)
-    if not isinstance(given, xr.DataArray):
-        given = xr.DataArray(number(what, given, 0))
-    full = (xr.zeros_like(like, dtype=float) + given).transpose(*dims).values
-    if full.shape != tuple(like.sizes[dim] for dim in dims) or not np.isfinite(full).all() or (full < 0).any():
-        raise InvalidData(f"{what} of {name!r}: expected finite values of zero or more on the tilts of the counts")
-    if what == "exposure" and not (full > 0).all():
-        raise InvalidData(f"exposure of {name!r}: expected values above zero at every orientation")
-    return full
-
-
-def _prior(what: str, unit: str, given: Any, name: str) -> tuple[float, float] | None:
-    if isinstance(given, Mapping):
-        given = given.get(name)
-    if given is None:
-        return None
-    if not isinstance(given, Sequence) or len(given) != 2:
-        raise InvalidArgument(f"{what}={given!r}; expected (mean, standard deviation) in {unit}")
-    return number(f"{what}: mean", given[0], 0), number(f"{what}: standard deviation", given[1], 0, above=True)
-
-
-def _of_several(given: Any, name: str, response: xr.DataArray) -> tuple[float, float] | None:
-    known = _prior("convergence", "mrad", given, name)
-    if known is not None and "convergence" not in response.dims:
-        raise InvalidArgument(
-            f"convergence of {name!r} is given, but the response has only one; compute it for several: "
-            "response(..., convergence=[0, 1, 2, 3])"
-        )
-    return known
-
-
-def _limits(
-    composition: Mapping[str, float] | None, places: Mapping[str, float] | None, candidates: Mapping[str, Sequence[str]]
-) -> list[tuple[dict[tuple[str, str], float], float]]:
-    if composition is None and places is None:
-        return []
-    if composition is None or places is None:
-        raise InvalidArgument("composition and places belong together: atoms in the cell, and positions of every site")
-    limits = []
-    for site, most in places.items():
-        own = {
-            (element, site): float(amount)
-            for element, amount in composition.items()
-            if site in candidates.get(element, ())
-        }
-        if own:
-            limits.append((own, float(most)))
-    return limits

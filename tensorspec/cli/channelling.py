@@ -27,7 +27,7 @@ KEYS = {
 
 
 def run_channelling(file: str, output: str | None) -> None:
-    """Fit occupancies as a recipe says; print them, and write a figure and a JSON file.
+    """Fit occupancies as a recipe says; print them, and write a figure, a report and a JSON file.
 
     Parameters
     ----------
@@ -56,6 +56,7 @@ def run_channelling(file: str, output: str | None) -> None:
 
     from tensorspec import channelling
     from tensorspec.plot.occupancy import plot_occupancy
+    from tensorspec.report import report_occupancy
 
     thermal = crystal_part.get("debye_waller", {})
     crystal = channelling.Crystal.from_cif(path.parent / crystal_part["cif"])
@@ -98,7 +99,9 @@ def run_channelling(file: str, output: str | None) -> None:
     plot_occupancy(found).savefig(figure, dpi=150)
     record = folder / f"{stem}.occupancy.json"
     record.write_text(json.dumps(_as_json(found, recipe), indent=2) + "\n", encoding="utf-8")
+    page = report_occupancy(found, folder / f"{stem}.report.html", title=crystal.name, settings=recipe)
     say(f"wrote {figure}")
+    say(f"wrote {page}")
     say(f"wrote {record}")
 
 

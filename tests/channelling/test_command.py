@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 
+import tensorspec as ts
 from tensorspec import channelling as ch
 from tensorspec.cli import main
 
@@ -68,6 +69,24 @@ def test_from_files_to_occupancies(folder, tmp_path, capsys):
     assert stored["thickness_nm"]["(400)"] == pytest.approx(60, abs=5)
     assert stored["chi_squared"] < 1.5 and stored["share"]["O"]["8a"] is None
     assert (tmp_path / "out" / "recipe.png").read_bytes()[:4] == b"\x89PNG"
+    page = (tmp_path / "out" / "recipe.report.html").read_text(encoding="utf-8")
+    assert "<td>16d</td>" in page and "95 % interval" in page and "data:image/svg+xml" in page
+    assert f"{stored['share']['Mn']['8a']:.4f}" in page and "largest_thickness" in page and 'class="note"' not in page
+
+
+def test_what_is_doubtful_stands_in_the_report(tmp_path):
+    crystal = ch.phantoms.spinel().with_debye_waller({"16c": 0.4, "16d": 0.4})
+    scan = ch.systematic_row(crystal, (4, 0, 0), np.linspace(-16, 16, 21), 200)
+    theory = ch.response(crystal, scan, ["Mn K"], np.arange(5.0, 101, 5), check=False)
+    mean = 1e5 * theory.sel(site="16d", thickness=60, drop=True)
+    with pytest.warns(UserWarning, match="cannot be told apart"):
+        found = ch.fit_occupancy(mean.round(), theory, {"Mn": ["16c", "16d"]}, orientation="fixed")
+    page = ts.report_occupancy(found, tmp_path / "doubt.html", title="<Spinel>").read_text(encoding="utf-8")
+    assert "cannot be told apart" in page and "&lt;Spinel&gt;" in page and "Doubt: Mn" in repr(found)
+    with pytest.raises(ts.InvalidArgument, match="report_occupancy shows"):
+        ts.report_occupancy(theory, tmp_path / "none.html")
+    with pytest.raises(ts.MissingFile, match="no folder"):
+        ts.report_occupancy(found, tmp_path / "absent" / "none.html")
 
 
 @pytest.mark.parametrize(
