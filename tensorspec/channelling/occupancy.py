@@ -29,6 +29,8 @@ __all__ = ["Occupancy", "fit_occupancy"]
 # Standard error of the difference of two shares, all others of the element held, above which two sites are not told
 # apart.
 APART = 0.1
+# The same error above which a share is not known at all: it would be anything from zero to one.
+UNKNOWN = 1.0
 # Chi-squared per degree of freedom that is worth a warning.
 MISFIT = 1.5
 STARTS, FEW, KEPT = 6, 3, 2
@@ -43,7 +45,8 @@ class Occupancy:
     share : DataArray
         Dimensions ``(element, site)``: which part of the element sits there; NaN where a site was not asked about.
     standard_error : DataArray
-        The same dimensions, from the inverse Fisher information; NaN for elements with one site.
+        The same dimensions, from the inverse Fisher information; NaN for elements with one site,
+        infinite where two sites cannot be told apart at all.
     at_bound : DataArray
         True where a share is zero or one: there a one-sided interval is right, see `interval`.
     thickness, thickness_error : mapping of str to float
@@ -128,7 +131,7 @@ class Occupancy:
                 value = float(self.share.sel(element=element, site=site))
                 if np.isfinite(value):
                     error = float(self.standard_error.sel(element=element, site=site))
-                    cells.append(f"{site} {value:.4f}" + (f" +- {error:.4f}" if np.isfinite(error) else ""))
+                    cells.append(f"{site} {value:.4f}" + (f" +- {error:.4f}" if not np.isnan(error) else ""))
             lines.append(f"  {element}: " + ", ".join(cells))
         lines += [f"  Doubt: {text}" for text in self.doubts]
         return "\n".join(lines)
@@ -240,7 +243,14 @@ def fit_occupancy(
     tried.sort(key=lambda scored: problem.misfit(scored.x))
     best = min((problem.solve(scored.x) for scored in tried[:KEPT]), key=lambda scored: problem.misfit(scored.x))
     result = _read_out(problem, best)
-    result = dataclasses.replace(result, doubts=tuple(_doubts(problem, best, result)))
+    exchanges = _exchanges(problem, best)
+    error = result.standard_error.copy()
+    for (element, *pair), own in exchanges.items():
+        if own > UNKNOWN:
+            # What counts say nothing of has no error that the inverse information knows.
+            error.loc[{"element": element, "site": pair}] = np.inf
+    result = dataclasses.replace(result, standard_error=error)
+    result = dataclasses.replace(result, doubts=tuple(_doubts(exchanges, best, result)))
     for text in result.doubts:
         warnings.warn(f"fit_occupancy: {text}", UserWarning, stacklevel=2)
     return result
@@ -305,20 +315,24 @@ def _read_out(problem: OccupancyLikelihood, scored: Scored) -> Occupancy:
     )
 
 
-def _doubts(problem: OccupancyLikelihood, scored: Scored, result: Occupancy) -> list[str]:
+def _exchanges(problem: OccupancyLikelihood, scored: Scored) -> dict[tuple[str, str, str], float]:
+    """Return for each element and pair of its sites the standard error of what is moved from one to the other."""
+    return {
+        (element, first, second): problem.exchange_error(scored, element, first, second)
+        for element in problem.elements
+        for k, first in enumerate(problem.candidates[element])
+        for second in problem.candidates[element][k + 1 :]
+    }
+
+
+def _doubts(exchanges: Mapping[tuple[str, str, str], float], scored: Scored, result: Occupancy) -> list[str]:
     """Return what has to be said about the answer."""
-    said = []
-    for element in problem.elements:
-        sites = problem.candidates[element]
-        for k, first in enumerate(sites):
-            for second in sites[k + 1 :]:
-                error = problem.exchange_error(scored, element, first, second)
-                if error > APART:
-                    said.append(
-                        f"{element} on {first!r} and on {second!r} cannot be told apart with these "
-                        f"orientations (standard error of the difference {min(error, 99):.2g}); add a row or a "
-                        "pattern whose reflections differ for them, or leave one out"
-                    )
+    said = [
+        f"{element} on {first!r} and on {second!r} cannot be told apart with these orientations (standard error of the "
+        f"difference {min(error, 99):.2g}); add a row or a pattern whose reflections differ for them, or leave one out"
+        for (element, first, second), error in exchanges.items()
+        if error > APART
+    ]
     if result.chi_squared > MISFIT:
         said.append(
             f"chi-squared is {result.chi_squared:.3g} per degree of freedom: the model does not "

@@ -104,9 +104,15 @@ def _shares(found: Occupancy) -> Iterator[list[str]]:
             value, error = float(own.sel(site=site)), float(found.standard_error.sel(element=element, site=site))
             if not np.isfinite(value):
                 continue
-            fitted = np.isfinite(error) or bool(found.at_bound.sel(element=element, site=site))
+            fitted = not np.isnan(error) or bool(found.at_bound.sel(element=element, site=site))
             interval = "{:.4f} to {:.4f}".format(*found.interval(str(element), str(site))) if fitted else "one site"
-            yield [str(element), str(site), f"{value:.4f}", f"{error:.4f}" if np.isfinite(error) else "–", interval]
+            yield [
+                str(element),
+                str(site),
+                f"{value:.4f}",
+                "–" if np.isnan(error) else f"{error:.4f}".replace("inf", "∞"),
+                interval,
+            ]
 
 
 def _beside(found: Occupancy) -> Iterator[tuple[str, str]]:

@@ -69,6 +69,35 @@ def test_the_phantom_holds_what_it_was_made_of():
         ch.phantoms.spinel_scan(offset=9.0)
 
 
+def test_a_dopant_on_three_sites_of_garnet_needs_two_rows():
+    planted = {"24c": {"Y": 0.96, "Fe": 0.04}, "16a": {"Al": 0.85, "Fe": 0.15}}
+    crystal, counts = ch.phantoms.garnet(planted), {"Fe K": 6000.0, "Al K": 12_000.0, "Y K": 9000.0}
+    rows = {
+        name: ch.phantoms.row_scan(crystal, reflection, counts, seed=seed, tilts=41, thickness=60)
+        for seed, (name, reflection) in enumerate({"(400)": (4, 0, 0), "(211)": (2, 1, 1)}.items())
+    }
+    candidates = {"Fe": ["24c", "16a", "24d"], "Al": ["16a", "24d"], "Y": ["24c"]}
+    found = ch.fit_occupancy(
+        {name: row["edx"] for name, row in rows.items()},
+        {name: row["response"] for name, row in rows.items()},
+        candidates,
+    )
+    for element in ("Fe", "Al"):
+        for site in candidates[element]:
+            own = {"element": element, "site": site}
+            difference = float(found.share.sel(own) - rows["(400)"].truth["share"].sel(own))
+            assert abs(difference) < 4 * float(found.standard_error.sel(own)) < 0.2
+    assert not found.doubts
+    # On (400) the dodecahedra and the tetrahedra see the same beams.
+    with pytest.warns(UserWarning, match="Fe on '24c' and on '24d' cannot be told apart"):
+        one = ch.fit_occupancy(rows["(400)"]["edx"], rows["(400)"]["response"], candidates)
+    error = one.standard_error.sel(element="Fe")
+    assert np.isinf(error.sel(site=["24c", "24d"])).all() and float(error.sel(site="16a")) < 0.02
+    assert "24c" in repr(one) and "+- inf" in repr(one)
+    low, high = one.interval("Fe", "24c")
+    assert high - low > 0.3
+
+
 def test_inversion_of_magnesium_spinel_from_light_lines():
     crystal = ch.phantoms.magnesium_spinel(0.70, 0.15)
     scan = ch.systematic_row(crystal, (4, 0, 0), np.linspace(-3.2, 3.2, 41), 200, in_bragg_angles=True)
