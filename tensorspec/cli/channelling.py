@@ -16,11 +16,16 @@ from tensorspec.io.line_counts import read_line_counts
 
 __all__ = ["run_channelling"]
 
-SECTIONS = ("crystal", "beam", "row", "candidates", "fit", "output")
+# What is scanned, and what has to be said of it.
+PATTERNS = {"row": "reflection", "zone": "axis"}
+# Orientations that are computed beyond each end.
+MARGIN = 4
+SECTIONS = ("crystal", "beam", "row", "zone", "candidates", "fit", "output")
 KEYS = {
     "crystal": ("cif", "labels", "debye_waller"),
     "beam": ("energy", "convergence"),
     "row": ("name", "reflection", "counts", "orders"),
+    "zone": ("name", "axis", "x", "counts", "largest"),
     "fit": ("thickness", "largest_thickness", "step", "orientation", "background", "composition", "places"),
     "output": ("folder", "name"),
 }
@@ -49,10 +54,9 @@ def run_channelling(file: str, output: str | None) -> None:
     settings, written = recipe.get("fit", {}), recipe.get("output", {})
     folder = writable_folder(Path(output or path.parent / written.get("folder", ".")))
     stem = str(written.get("name", path.stem))
-    tables = {
-        str(row.get("name", f"row {k + 1}")): read_line_counts(path.parent / row["counts"])
-        for k, row in enumerate(recipe["row"])
-    }
+    scanned = [(section, part) for section in PATTERNS for part in recipe.get(section, [])]
+    named = {str(part.get("name", f"{section} {k + 1}")): (section, part) for k, (section, part) in enumerate(scanned)}
+    tables = {name: read_line_counts(path.parent / part["counts"]) for name, (_, part) in named.items()}
 
     from tensorspec import channelling
     from tensorspec.plot.occupancy import plot_occupancy
@@ -67,15 +71,29 @@ def run_channelling(file: str, output: str | None) -> None:
         float(settings.get("step", 5.0)),
     )
     responses = {}
-    for row, (name, table) in zip(recipe["row"], tables.items(), strict=True):
-        tilts = table["counts"]["tilt_x"].values
-        step = float(np.diff(tilts).mean())
+    for name, (section, part) in named.items():
+        table = tables[name]
+        if ("tilt_y" in table.dims) != (section == "zone"):
+            raise InvalidArgument(
+                f"{part['counts']}: a [[zone]] has the columns tilt_y and tilt_x, a [[row]] tilt_x alone"
+            )
         # Wider than what was recorded, so that an offset stays inside.
-        wide = np.concatenate([tilts[0] - step * np.arange(4, 0, -1), tilts, tilts[-1] + step * np.arange(1, 5)])
-        scan = channelling.systematic_row(
-            crystal, tuple(row["reflection"]), wide, float(beam["energy"]), orders=int(row.get("orders", 8))
-        )
-        say(f"{name}: {len(tilts)} orientations, {len(scan.beams)} beams")
+        wide = {dim: _wider(table[dim].values) for dim in table["exposure"].dims}
+        energy = float(beam["energy"])
+        if section == "row":
+            scan = channelling.systematic_row(
+                crystal, tuple(part["reflection"]), wide["tilt_x"], energy, orders=int(part.get("orders", 8))
+            )
+        else:
+            scan = channelling.zone_axis(
+                crystal,
+                tuple(part["axis"]),
+                (wide["tilt_y"], wide["tilt_x"]),
+                energy,
+                x=tuple(part["x"]) if "x" in part else None,
+                largest=float(part.get("largest", 2.0)),
+            )
+        say(f"{name}: {table['exposure'].size} orientations, {len(scan.beams)} beams")
         responses[name] = channelling.response(
             crystal,
             scan,
@@ -105,6 +123,13 @@ def run_channelling(file: str, output: str | None) -> None:
     say(f"wrote {record}")
 
 
+def _wider(tilts: np.ndarray) -> np.ndarray:
+    step = float(np.diff(tilts).mean())
+    return np.concatenate(
+        [tilts[0] - step * np.arange(MARGIN, 0, -1), tilts, tilts[-1] + step * np.arange(1, MARGIN + 1)]
+    )
+
+
 def _recipe(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise MissingFile(f"no file {str(path)!r}")
@@ -117,12 +142,13 @@ def _recipe(path: Path) -> dict[str, Any]:
             raise InvalidArgument(
                 f"{path.name}: no section [{section}]; there are {list(SECTIONS)}.{suggest(section, SECTIONS)}"
             )
-    for section in ("crystal", "beam", "row", "candidates"):
-        if section not in recipe:
-            name = "[[row]]" if section == "row" else f"[{section}]"
-            raise InvalidArgument(f"{path.name}: {name} is missing; see the page on channelling for a recipe")
-    if not isinstance(recipe["row"], list):
-        raise InvalidArgument(f"{path.name}: rows are written with two brackets, [[row]]")
+    missing = [f"[{section}]" for section in ("crystal", "beam", "candidates") if section not in recipe]
+    missing += [] if any(section in recipe for section in PATTERNS) else ["[[row]] or [[zone]]"]
+    if missing:
+        raise InvalidArgument(f"{path.name}: {missing[0]} is missing; see the page on channelling for a recipe")
+    for section in PATTERNS:
+        if not isinstance(recipe.get(section, []), list):
+            raise InvalidArgument(f"{path.name}: {section}s are written with two brackets, [[{section}]]")
     for section, known in KEYS.items():
         parts = recipe.get(section, {})
         for part in parts if isinstance(parts, list) else [parts]:
@@ -134,10 +160,11 @@ def _recipe(path: Path) -> dict[str, Any]:
     for section, key in (("crystal", "cif"), ("beam", "energy")):
         if key not in recipe[section]:
             raise InvalidArgument(f"{path.name}: [{section}] needs {key!r}")
-    for row in recipe["row"]:
-        for key in ("reflection", "counts"):
-            if key not in row:
-                raise InvalidArgument(f"{path.name}: each [[row]] needs {key!r}")
+    for section, needed in PATTERNS.items():
+        for part in recipe.get(section, []):
+            for key in (needed, "counts"):
+                if key not in part:
+                    raise InvalidArgument(f"{path.name}: each [[{section}]] needs {key!r}")
     return recipe
 
 
