@@ -9,18 +9,34 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from tensorspec.arguments import number, whole
+from tensorspec.arguments import whole
 from tensorspec.channelling.beams import systematic_row
 from tensorspec.channelling.crystal import Crystal
 from tensorspec.channelling.electron import bragg_angle
+from tensorspec.channelling.fine_structure import (
+    ENERGY,
+    manganese_white_lines,
+    nickel_white_lines,
+    oxygen_edge,
+)
 from tensorspec.channelling.site_response import response
 from tensorspec.channelling.spectra_of_sites import site_curves
-from tensorspec.errors import InvalidArgument
+from tensorspec.errors import InvalidArgument, UnknownName
 from tensorspec.phantoms import Phantom
 
-__all__ = ["garnet", "magnesium_spinel", "manganese_white_lines", "row_scan", "spinel", "spinel_scan"]
+__all__ = [
+    "garnet",
+    "magnesium_spinel",
+    "manganese_white_lines",
+    "nickel_white_lines",
+    "oxygen_edge",
+    "row_scan",
+    "spinel",
+    "spinel_scan",
+]
 
-ENERGY = np.arange(635.0, 665.0, 0.25)
+# With more edges than that of manganese.
+WIDE_ENERGY = np.arange(520.0, 890.0, 0.5)
 SITES = ("8a", "16d", "16c")
 
 
@@ -91,40 +107,15 @@ def magnesium_spinel(magnesium: float = 0.7, aluminium: float = 0.15, *, cell: f
     return Crystal.from_space_group("F d -3 m:2", (cell, cell, cell, 90.0, 90.0, 90.0), sites, "MgAl2O4")
 
 
-def manganese_white_lines(valence: float, energy: np.ndarray = ENERGY) -> np.ndarray:
-    """Return a spectrum like the L2,3 edge of manganese, of unit sum; shapes are made up, trends with valence are real.
-
-    Parameters
-    ----------
-    valence : float
-        2 to 4: with it the edge moves up by about 0.8 eV a charge, and the ratio of L3 to L2 falls.
-    energy : array
-        Energy losses, eV.
-
-    Examples
-    --------
-    >>> third, fourth = manganese_white_lines(3), manganese_white_lines(4)
-    >>> bool(ENERGY[third.argmax()] < ENERGY[fourth.argmax()])
-    True
-    """
-    number("valence", valence, 1, 7)
-    shift, ratio = 0.8 * (valence - 3), 2.6 - 0.6 * (valence - 3)
-
-    def line(place: float, width: float, height: float) -> np.ndarray:
-        return height / (1 + ((energy - place - shift) / width) ** 2)
-
-    steps = 0.15 / (1 + np.exp(-(energy - 642 - shift) / 0.6)) + 0.08 / (1 + np.exp(-(energy - 653 - shift) / 0.6))
-    spectrum = line(641.5, 1.3, ratio) + line(652.8, 1.5, 1.0) + line(644, 1.5, 0.5) + steps
-    return spectrum / spectrum.sum()
-
-
 def spinel_scan(
     reflection: Sequence[int] = (4, 0, 0),
     *,
     crystal: Crystal | None = None,
     counts: Mapping[str, float] | None = None,
     losses: float = 3e5,
+    edges: Mapping[str, float] | None = None,
     valences: Mapping[str, float] | None = None,
+    nickel_valences: Mapping[str, float] | None = None,
     thickness: float = 80.0,
     beam_energy: float = 200.0,
     tilts: int = 61,
@@ -142,9 +133,13 @@ def spinel_scan(
     counts : mapping of str to float
         Mean counts of X-ray lines at an orientation; by default Mn K, Ni K and O K.
     losses : float
-        Mean counts of an energy-loss spectrum, manganese L2,3 only.
-    valences : mapping of str to float
-        Of manganese, by site.
+        Mean counts of manganese L2,3 in an energy-loss spectrum.
+    edges : mapping of str to float
+        Mean counts of further edges, ``"O K"`` and ``"Ni L23"``: the spectra then reach from 520 to 890 eV, and each
+        edge lies on the tails of those before it; by default manganese alone, 635 to 665 eV.
+    valences, nickel_valences : mapping of str to float
+        Of manganese, by default 4 on 16d and 3 elsewhere, and of nickel, by default 2, by site. Oxygen sees the mean of
+        manganese.
     thickness : float
         nm.
     beam_energy : float
@@ -160,7 +155,7 @@ def spinel_scan(
     -------
     Phantom
         ``"edx"`` with the dimensions (line, tilt_x), ``"eels"`` with (tilt_x, energy_loss), ``"response"`` as computed,
-        and in ``truth`` the shares of each element, the spectra of manganese by site, thickness and offset.
+        and in ``truth`` the shares of each element, the spectra of every edge by site, thickness and offset.
 
     Notes
     -----
@@ -175,31 +170,53 @@ def spinel_scan(
     crystal = crystal or spinel()
     counts = dict(counts or {"Mn K": 8000.0, "Ni K": 2500.0, "O K": 3000.0})
     valences = dict(valences or {"8a": 3.0, "16d": 4.0, "16c": 3.0})
-    row = _row(crystal, reflection, (4, 0, 0), counts, ["Mn L23"], thickness, beam_energy, tilts, offset)
-    known, shares, lines, span = row.response, row.shares, row.expected, row.tilts
+    nickel_valences = dict(nickel_valences or dict.fromkeys(SITES, 2.0))
+    strengths = {"Mn L23": losses, **(edges or {})}
+    for edge in strengths:
+        if edge not in ("Mn L23", "Ni L23", "O K"):
+            raise UnknownName(f"no edge {edge!r} of this phantom; there are 'O K' and 'Ni L23' beside 'Mn L23'")
+    row = _row(crystal, reflection, (4, 0, 0), counts, list(strengths), thickness, beam_energy, tilts, offset)
     rng = np.random.default_rng(seed)
-    edx = lines.copy(data=rng.poisson(lines.values))
-    own = {site: share for site, share in shares["Mn"].items() if share > 0}
-    curves = site_curves(known, "Mn L23", own, {"tilt_x": span}, thickness, offset={"tilt_x": offset})
-    spectra = np.array([manganese_white_lines(valences[site]) for site in own])
-    mean = losses * curves.values.T @ spectra / float(curves.sum("component").mean())
-    coords = {"tilt_x": lines["tilt_x"], "energy_loss": ("energy_loss", ENERGY, {"units": "eV"})}
-    edge = xr.DataArray(mean, dims=("tilt_x", "energy_loss"), coords=coords, attrs={"units": "counts"})
-    eels = edge.copy(data=rng.poisson(mean))
+    edx = row.expected.copy(data=rng.poisson(row.expected.values))
+    energy = WIDE_ENERGY if edges else ENERGY
+    manganese = row.shares["Mn"]
+    mean_valence = sum(share * valences[site] for site, share in manganese.items() if share > 0)
+    mean = np.zeros((tilts, len(energy)))
+    spectra, sites, lines = [], [], []
+    for edge, strength in strengths.items():
+        own = {site: share for site, share in row.shares[edge.split()[0]].items() if share > 0}
+        curves = site_curves(row.response, edge, own, {"tilt_x": row.tilts}, thickness, offset={"tilt_x": offset})
+        fine = {
+            "Mn L23": lambda site: manganese_white_lines(valences[site], energy),
+            "Ni L23": lambda site: nickel_white_lines(nickel_valences[site], energy),
+            "O K": lambda site: oxygen_edge(mean_valence, energy),
+        }[edge]
+        shapes = np.array([fine(site) for site in own])
+        mean += strength * curves.values.T @ shapes / float(curves.sum("component").mean())
+        spectra += list(shapes)
+        sites += list(own)
+        lines += [edge] * len(own)
+    coords = {"tilt_x": row.expected["tilt_x"], "energy_loss": ("energy_loss", energy, {"units": "eV"})}
+    losses_expected = xr.DataArray(mean, dims=("tilt_x", "energy_loss"), coords=coords, attrs={"units": "counts"})
+    eels = losses_expected.copy(data=rng.poisson(mean))
     truth = xr.Dataset(
         {
-            "share": _table(crystal, shares),
-            "edx_expected": lines,
-            "eels_expected": edge,
+            "share": _table(crystal, row.shares),
+            "edx_expected": row.expected,
+            "eels_expected": losses_expected,
             "spectrum": xr.DataArray(
-                spectra,
+                np.array(spectra),
                 dims=("component", "energy_loss"),
-                coords={"energy_loss": edge.energy_loss, "site": ("component", list(own))},
+                coords={
+                    "energy_loss": losses_expected.energy_loss,
+                    "site": ("component", sites),
+                    "edge": ("component", lines),
+                },
             ),
         },
         attrs={"thickness": thickness, "offset": offset},
     )
-    return Phantom({"edx": edx, "eels": eels, "response": known}, truth, {})
+    return Phantom({"edx": edx, "eels": eels, "response": row.response}, truth, {})
 
 
 def garnet(occupants: Mapping[str, Mapping[str, float]] | None = None, *, cell: float = 12.0) -> Crystal:

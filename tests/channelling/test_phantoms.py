@@ -67,6 +67,40 @@ def test_the_phantom_holds_what_it_was_made_of():
     np.testing.assert_allclose(phantom.truth["share"].sel(element="Mn").sum("site"), 1)
     with pytest.raises(ts.InvalidArgument, match="at most 2 mrad"):
         ch.phantoms.spinel_scan(offset=9.0)
+    with pytest.raises(ts.UnknownName, match="no edge 'Fe L23'"):
+        ch.phantoms.spinel_scan(edges={"Fe L23": 1e5})
+
+
+def test_three_edges_at_once_give_the_valence_of_nickel_behind_manganese():
+    crystal = ch.phantoms.spinel({"8a": {"Li": 0.7, "Ni": 0.3}, "16d": {"Mn": 0.75, "Ni": 0.1, "Li": 0.15}})
+    phantom = ch.phantoms.spinel_scan(
+        crystal=crystal,
+        losses=3e6,
+        edges={"O K": 4e6, "Ni L23": 3e6},
+        nickel_valences={"8a": 2.0, "16d": 3.0, "16c": 2.0},
+        seed=1,
+    )
+    assert phantom.truth.edge.values.tolist() == ["Mn L23", "O K", "Ni L23", "Ni L23"]
+    scores = (phantom["eels"] - phantom.expected("eels")) / np.sqrt(phantom.expected("eels"))
+    assert float((scores**2).mean()) == pytest.approx(1, abs=0.02)
+    place = {"tilt_x": phantom["eels"].tilt_x}
+    options = {"thickness": 80.0, "offset": {"tilt_x": 0.3}}
+    share = {site: float(phantom.truth["share"].sel(element="Ni", site=site)) for site in ("8a", "16d")}
+    window = phantom["eels"].sel(energy_loss=slice(845, 885))
+    curves = ch.site_curves(phantom["response"], "Ni L23", share, place, **options)
+    # What lies below, the tails of oxygen and manganese, follows its own sites.
+    tails = [
+        ch.site_curves(phantom["response"], line, {site: 1.0}, place, **options).drop_vars("site")
+        for line, site in (("O K", "32e"), ("Mn L23", "16d"))
+    ]
+    tails = xr.concat(tails, "component").assign_coords(component=[1, 2])
+    energy = window.energy_loss
+    references = {
+        value: energy.copy(data=ch.phantoms.nickel_white_lines(value, energy.values)) for value in (2.0, 3.0, 4.0)
+    }
+    found = ch.site_valence(window, curves, references, background=tails, draws=40)
+    assert (abs(found.valence.values - [2.0, 3.0]) < 4 * found.standard_error.values).all()
+    assert float(found.standard_error.max()) < 0.2 and found.attrs["chi_squared"] == pytest.approx(1, abs=0.05)
 
 
 def test_a_dopant_on_three_sites_of_garnet_needs_two_rows():
