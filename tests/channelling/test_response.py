@@ -255,7 +255,7 @@ def multislice(crystal, tilt, depths, line, sites, size=96, slice_thickness=1.0,
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("tilt", [0.0, 4.0])
+@pytest.mark.parametrize("tilt", [pytest.param(0.0, marks=pytest.mark.exhaustive), 4.0])
 def test_beside_multislice_in_real_space(tilt):
     crystal, depths = spinel(), np.arange(5.0, 31, 5)
     scan = zone_axis(
