@@ -21,7 +21,7 @@ def event_shares(correlation: float | None) -> tuple[float, float]:
     Examples
     --------
     >>> [round(share, 3) for share in event_shares(0.4)]
-    [0.954, 0.21]
+    [0.955, 0.209]
     """
     known = float(np.clip(correlation or 0.0, -MOST_CORRELATION, MOST_CORRELATION))
     angle = 0.5 * np.arcsin(np.sqrt(2) * known)
@@ -44,7 +44,7 @@ def spread_events(padded: np.ndarray, correlation: float | None, axis: int = -1)
     Examples
     --------
     >>> spread_events(np.array([0.0, 0, 1, 0, 0]), 0.4).round(3)
-    array([0.21 , 0.954, 0.21 ])
+    array([0.209, 0.955, 0.209])
     """
     centre, side = event_shares(correlation)
     along = np.moveaxis(padded, axis, -1)
