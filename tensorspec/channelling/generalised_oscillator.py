@@ -150,7 +150,9 @@ def free_on(field: CentralField, energy: float, most: int, radius: np.ndarray, l
     end = max(1.02 * radius[-1], min(60 / wave_number, 150.0))
     grid = mesh(least, end, min(4 / wave_number, 3.0), 1300)
     # A centrifugal barrier that reaches beyond the mesh keeps the electron away from the shell: nothing to integrate.
-    inside = energy - field.energy(grid.radius[-40:]).max() > 1.1 * np.arange(most + 1) ** 2 / (2 * grid.radius[-40] ** 2)
+    inside = energy - field.energy(grid.radius[-40:]).max() > 1.1 * np.arange(most + 1) ** 2 / (
+        2 * grid.radius[-40] ** 2
+    )
     found = np.zeros((most + 1, len(radius)))
     functions = free_orbitals(field, grid, energy, np.flatnonzero(inside))
     found[inside] = CubicSpline(np.log(grid.radius), functions, axis=1)(np.log(radius))

@@ -64,11 +64,39 @@ def ionized(
     cross_section, form_factor : float and (Q,) array
         a0**2, for the full shell; and 1 at Q = 0.
     """
-    from scipy.fft import fht
     from scipy.interpolate import CubicSpline
 
     velocity = LIGHT_SPEED * speed(beam_energy)
-    along = (binding + shell.energies) / velocity
+    total, form = at_each_energy(shell, (binding + shell.energies) / velocity, np.asarray(momentum, float))
+    # Integral over the energy in the variable in which the nodes are even: fast near the threshold, slow far above.
+    most = (1000 * beam_energy / HARTREE - binding) / 2 if window is None else window
+    even = np.sqrt(np.log1p(shell.energies / binding))
+    end = min(float(np.sqrt(np.log1p(most / binding))), even[-1])
+    per_node = 4 / velocity**2 * (binding + shell.energies) * 2 * even
+    section = float(CubicSpline(even, total * per_node).integrate(0, end))
+    return section, CubicSpline(even, form * per_node[:, None]).integrate(0, end) / section
+
+
+def at_each_energy(shell: Transitions, along: np.ndarray, momentum: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the integral over the transverse momentum, for Q = 0 and for the wanted Q, at each energy.
+
+    Parameters
+    ----------
+    shell : Transitions
+        Of the shell.
+    along : (energy,) array
+        Momentum lost along the beam, 1 / a0.
+    momentum : (Q,) array
+        Transverse momentum between the two waves, 1 / a0.
+
+    Returns
+    -------
+    total, form : (energy,) and (energy, Q) arrays
+        a0**2 per Hartree.
+    """
+    from scipy.fft import fht
+    from scipy.interpolate import CubicSpline
+
     log_least, log_most = np.log(BELOW * along.min()), np.log(BEYOND * shell.momenta[-1])
     logarithm, step = np.linspace(log_least, log_most, POINTS, retstep=True)
     across = np.exp(logarithm)
@@ -79,9 +107,7 @@ def ionized(
     for index in range(len(along)):
         spline = CubicSpline(np.log(shell.momenta), shell.radial[:, index], axis=1)
         amplitude[:, index] = spline(place[index]) * (inside[index] / size[index] ** 2)
-    scale = np.sqrt(4 * np.pi * shell.weights / (2 * shell.multipoles + 1))
-    amplitude *= scale[:, None, None]
-    radius = 1 / across[::-1]
+    amplitude *= np.sqrt(4 * np.pi * shell.weights / (2 * shell.multipoles + 1))[:, None, None]
     density, total = np.zeros(size.shape), np.zeros(len(along))
     highest = int(shell.multipoles.max())
     for order in range(highest + 1):
@@ -91,17 +117,8 @@ def ionized(
         twice = 1 if order == 0 else 2
         total += twice * 2 * np.pi * step * (part**2).sum((0, 2))
         density += twice * (fht(part, step, order) ** 2).sum(0)
-    density /= radius**2
-    wanted = np.abs(np.asarray(momentum, float))
-    form = transformed(density, radius, step, total, wanted)
-    # Integral over the energy in the variable in which the nodes are even: fast near the threshold, slow far above.
-    most = (1000 * beam_energy / HARTREE - binding) / 2 if window is None else window
-    even = np.sqrt(np.log1p(shell.energies / binding))
-    end = min(float(np.sqrt(np.log1p(most / binding))), even[-1])
-    jacobian = (binding + shell.energies) * 2 * even
-    factor = 4 / velocity**2
-    section = factor * float(CubicSpline(even, total * jacobian).integrate(0, end))
-    return section, factor * CubicSpline(even, form * jacobian[:, None]).integrate(0, end) / section
+    radius = 1 / across[::-1]
+    return total, transformed(density / radius**2, radius, float(step), total, np.abs(momentum))
 
 
 def transformed(

@@ -57,10 +57,17 @@ def mesh(least: float, most: float, turn: float, points: int) -> Mesh:
     x, step = np.linspace(*ends, points, retstep=True)
     radius = turn * wrightomega(x - np.log(turn))
     ratio = (turn / (turn + radius)) ** 2
-    return Mesh(radius, radius * turn / (turn + radius), float(step), ratio**2 / 4 + ratio * radius * turn / (turn + radius) ** 2)
+    return Mesh(
+        radius,
+        radius * turn / (turn + radius),
+        float(step),
+        ratio**2 / 4 + ratio * radius * turn / (turn + radius) ** 2,
+    )
 
 
-def coefficients(field: CentralField, grid: Mesh, energy: np.ndarray, momentum: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def coefficients(
+    field: CentralField, grid: Mesh, energy: np.ndarray, momentum: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Return G of ``u'' = G u`` and M, each (point, state)."""
     r = grid.radius[:, None]
     potential = field.energy(grid.radius)[:, None]
