@@ -40,8 +40,8 @@ PROMOTED = {
 class Orbital:
     """A shell of an atom: quantum numbers, electrons in it, energy (Hartree) and P(r) on the radii of the atom."""
 
-    n: int
-    l: int
+    principal: int
+    angular: int
     electrons: float
     energy: float
     function: np.ndarray
@@ -61,9 +61,9 @@ class Atom:
         """Electrons per a0 of radius."""
         return sum(each.electrons * each.function**2 for each in self.orbitals)
 
-    def orbital(self, n: int, l: int) -> Orbital:  # noqa: E741
+    def orbital(self, principal: int, angular: int) -> Orbital:
         """Return the shell with these quantum numbers."""
-        return next(each for each in self.orbitals if (each.n, each.l) == (n, l))
+        return next(each for each in self.orbitals if (each.principal, each.angular) == (principal, angular))
 
 
 def configuration(number: int) -> dict[tuple[int, int], float]:

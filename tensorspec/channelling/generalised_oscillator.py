@@ -27,7 +27,7 @@ class Transitions:
 
     Attributes
     ----------
-    n, l : int
+    shell : (n, l)
         The shell.
     energies : (energy,) array
         Of the free electron, Hartree.
@@ -39,8 +39,7 @@ class Transitions:
         R, in 1 / sqrt(Hartree).
     """
 
-    n: int
-    l: int  # noqa: E741
+    shell: tuple[int, int]
     energies: np.ndarray
     momenta: np.ndarray
     multipoles: np.ndarray
@@ -54,7 +53,7 @@ class Transitions:
     def oscillator_strength(self, binding: float) -> np.ndarray:
         """Return df/dE per electron and Hartree, (energy, momentum), for this binding energy (Hartree)."""
         loss = binding + self.energies[:, None]
-        return 2 * loss / self.momenta**2 * self.form_factor() / (4 * self.l + 2)
+        return 2 * loss / self.momenta**2 * self.form_factor() / (4 * self.shell[1] + 2)
 
 
 def wigner_squared(first: int, second: int, third: int) -> float:
@@ -115,7 +114,7 @@ def transitions(
     from scipy.interpolate import CubicSpline
     from scipy.special import spherical_jn
 
-    n, start = shell
+    start = shell[1]
     charge = np.cumsum(function**2 * grid.slope)
     extent = 1.6 * grid.radius[np.searchsorted(charge, (1 - 1e-7) * charge[-1])]
     nodes, node_weights = np.polynomial.legendre.leggauss(20)
@@ -139,7 +138,7 @@ def transitions(
         wave = spherical_jn(multipole, momenta[:, None] * radius) - (multipole == 0)
         for channel in np.flatnonzero(multipoles == multipole):
             radial[channel] = (free[:, finals[channel]] * bound) @ wave.T
-    return Transitions(n, start, np.asarray(energies), np.asarray(momenta), multipoles, weights, radial)
+    return Transitions(shell, np.asarray(energies), np.asarray(momenta), multipoles, weights, radial)
 
 
 def free_on(field: CentralField, energy: float, most: int, radius: np.ndarray, least: float) -> np.ndarray:
