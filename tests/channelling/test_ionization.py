@@ -40,7 +40,7 @@ def bethe(energy, q):
 
 def test_the_oscillator_strength_of_hydrogen_is_exact():
     energies, momenta = np.array([0.002, 0.05, 0.5, 2.0, 8.0]), np.array([0.02, 0.1, 0.3, 1.0, 2.0, 4.0, 8.0])
-    found = hydrogen((1, 0), energies, momenta, most=16)
+    found = hydrogen((1, 0), energies, momenta, most=24)
     expected = bethe(energies[:, None], momenta)
     np.testing.assert_allclose(found.form_factor() / 2, expected, rtol=1e-3)
     strength = found.oscillator_strength(0.5)
@@ -76,10 +76,11 @@ def directly(shell, along, momentum):
     from scipy.interpolate import CubicSpline
     from scipy.special import eval_legendre
 
-    nodes, weights = np.polynomial.legendre.leggauss(64)
+    nodes, weights = np.polynomial.legendre.leggauss(48)
     rise = (nodes + 1) / 2
     angle = np.concatenate([np.pi / 2 * rise, np.pi / 2 * (1 + rise**3)])
     around = np.pi / 4 * np.concatenate([weights, weights * 3 * rise**2])
+    nodes, weights = np.polynomial.legendre.leggauss(200)
     far = np.full(len(angle), shell.momenta[-1] / 2)
     back = np.cos(angle) < 0
     far[back] = np.minimum(far[back], momentum / 2 / -np.cos(angle[back]))
