@@ -110,12 +110,12 @@ def _one(task: tuple[int, str]) -> tuple[float, np.ndarray, np.ndarray]:
     return compute(*task)
 
 
-def main(path: str | None = None) -> None:
-    """Write the table, by default where the package reads it."""
+def main(path: str | None = None, tasks: list[tuple[int, str]] | None = None) -> None:
+    """Write the table, by default all of it and where the package reads it."""
     import xraydb
 
     path = path or str(Path(__file__).with_name("ionization_table.npz"))
-    tasks = [(number, shell) for shell, numbers in RANGES.items() for number in numbers]
+    tasks = tasks or [(number, shell) for shell, numbers in RANGES.items() for number in numbers]
     with ProcessPoolExecutor() as pool:
         found = list(pool.map(_one, tasks))
     np.savez_compressed(

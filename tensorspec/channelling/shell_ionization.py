@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from tensorspec.arguments import number
-from tensorspec.errors import InvalidArgument, MissingDependency, UnknownName, suggest
+from tensorspec.errors import InvalidArgument, MissingDependency, UnknownName
 
 __all__ = ["Ionization", "ionization"]
 
@@ -20,7 +20,6 @@ TABLE = Path(__file__).with_name("ionization_table.npz")
 LINE = re.compile(r"\s*([A-Z][a-z]?)[\s_-]*(?:(K)(?:[ab]\w*)?|L(?:2,?3|2|3|[ab]\w*)?)\s*")
 # s below which a form factor is even in s, and above which it runs with the logarithm; one over angstrom.
 BEND = 0.05
-WHAT = "K shells of Li to Zr and L2,3 shells of Ca to Lu"
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,10 +174,8 @@ def ionization(line: str, beam_energy: float, window: float | None = None) -> Io
     energy = number("beam_energy (keV)", beam_energy, float(energies[0]), float(energies[-1]))
     place = table["places"].get((element, shell))
     if place is None:
-        symbols = {symbol for symbol, _ in table["places"]}
-        near = "" if element in symbols else suggest(element, sorted(symbols))
         raise UnknownName(
-            f"no ionization of {element} {shell}; there are {WHAT}.{near} Give a table of your own: "
+            f"no ionization of {element} {shell}; there are {_what_exists()}. Give a table of your own: "
             f"Ionization.from_table({str(line)!r}, {energy:g}, s, values, cross_section)."
         )
     edge = float(table["edge"][place])
@@ -240,6 +237,17 @@ def _xray_tables(who: str) -> ModuleType:
             f'{who} needs xraydb, which is not installed: pip install "tensorspec[channelling]"'
         ) from error
     return xraydb
+
+
+def _what_exists() -> str:
+    """Return the shells of the table in words; those of neighbouring elements as a range."""
+    table, parts = _table(), []
+    for shell in ("K", "L23"):
+        symbols = table["element"][table["shell"] == shell]
+        edges = table["edge"][table["shell"] == shell]
+        whole = len(symbols) > 12 and bool((np.diff(edges) > 0).all())
+        parts.append(f"{shell} of {symbols[0]} to {symbols[-1]}" if whole else f"{shell} of {', '.join(symbols)}")
+    return " and ".join(parts)
 
 
 @lru_cache(maxsize=1)

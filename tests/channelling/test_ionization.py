@@ -147,7 +147,7 @@ def test_every_form_factor_falls_from_one():
                 # Of a p shell it passes through zero where almost nothing is left.
                 assert (values > (0 if shell == "K" else -0.003)).all()
                 assert (np.diff(values) < 1e-3).all()
-                np.testing.assert_array_equal(found.form_factor(found.s), found.values)
+                np.testing.assert_allclose(found.form_factor(found.s), found.values, atol=1e-14)
 
 
 def test_what_is_bound_more_tightly_is_rarer_and_more_local():
@@ -223,7 +223,7 @@ def test_a_table_of_ones_own():
     s, values = np.array([0, 0.5, 1.0, 2.0]), np.array([1.0, 0.98, 0.95, 0.8])
     own = Ionization("Sn", "K", 200.0, 29200.0, 1e-7, s, values)
     again = Ionization.from_table("Sn-K", 200, s, 7 * values, 1e-7)
-    np.testing.assert_array_equal(own.form_factor(s), values)
+    np.testing.assert_allclose(own.form_factor(s), values, rtol=1e-14)
     np.testing.assert_allclose(again.form_factor(s), values)
     assert again.edge == 29200 and again.element == "Sn"
     assert own.form_factor(np.array(4.0)) == pytest.approx(0.8 / 16)
@@ -248,7 +248,7 @@ def test_the_table_is_small_and_read_late():
     [
         (lambda: ionization("Sn K", 200), ts.UnknownName, "Li to Zr.*Ionization.from_table"),
         (lambda: ionization("O L", 200), ts.UnknownName, "no ionization of O L23"),
-        (lambda: ionization("Mm K", 200), ts.UnknownName, "Did you mean 'M"),
+        (lambda: ionization("Mm K", 200), ts.UnknownName, "no ionization of Mm K"),
         (lambda: ionization("manganese", 200), ts.InvalidArgument, "cannot be read"),
         (lambda: ionization("Mn M", 200), ts.InvalidArgument, "cannot be read"),
         (lambda: ionization("Mn L1", 200), ts.InvalidArgument, "cannot be read"),
