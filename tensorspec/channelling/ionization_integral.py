@@ -37,7 +37,8 @@ def energy_nodes(binding: float, most: float, count: int) -> np.ndarray:
     [0.01, 4.14, 30.0]
     """
     found = binding * np.expm1(np.log1p(most / binding) * np.linspace(0, 1, count) ** 2)
-    return np.maximum(found, 0.001 * binding)
+    # An electron of no energy has no wavelength; the first node stays below the second, however narrow the window.
+    return np.maximum(found, min(0.001 * binding, found[1] / 3))
 
 
 def ionized(
