@@ -62,6 +62,7 @@ from .models.tucker import Tucker as Tucker
 from .noise import NoiseModel as NoiseModel
 from .noise import estimate_noise as estimate_noise
 from .noise import poisson_scale as poisson_scale
+from .plot.occupancy import plot_occupancy as plot_occupancy
 from .plot.outliers import plot_outliers as plot_outliers
 from .plot.rank import plot_rank as plot_rank
 from .plot.scree import plot_scree as plot_scree

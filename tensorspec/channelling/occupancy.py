@@ -43,8 +43,8 @@ class Occupancy:
         By data set: what has to be added to the tilts, mrad by dimension, and what they are multiplied by.
     strength, background : mapping of str to DataArray
         By data set, counts of each line at an exposure of one.
-    model : mapping of str to DataArray
-        Expected counts.
+    counts, model : mapping of str to DataArray
+        As counted, and as expected, by data set.
     chi_squared : float
         Pearson's, per degree of freedom.
     by_line : mapping of str to DataArray
@@ -62,6 +62,7 @@ class Occupancy:
     scale: Mapping[str, float]
     strength: Mapping[str, xr.DataArray]
     background: Mapping[str, xr.DataArray]
+    counts: Mapping[str, xr.DataArray]
     model: Mapping[str, xr.DataArray]
     chi_squared: float
     by_line: Mapping[str, xr.DataArray]
@@ -264,6 +265,7 @@ def _read_out(problem: OccupancyLikelihood, scored: Scored) -> Occupancy:
         scale={name: float(x[problem.scales[name]]) if name in problem.scales else 1.0 for name in problem.counts},
         strength={name: each_line(problem.strengths, name) for name in problem.counts},
         background={name: each_line(problem.constants, name) for name in problem.counts},
+        counts=dict(problem.counts),
         model=models,
         chi_squared=float(pearson.sum() / max(len(pearson) - int(free), 1)),
         by_line=by_line,

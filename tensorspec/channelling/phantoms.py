@@ -17,7 +17,7 @@ from tensorspec.channelling.spectra_of_sites import site_curves
 from tensorspec.errors import InvalidArgument
 from tensorspec.phantoms import Phantom
 
-__all__ = ["manganese_white_lines", "spinel", "spinel_scan"]
+__all__ = ["magnesium_spinel", "manganese_white_lines", "spinel", "spinel_scan"]
 
 ENERGY = np.arange(635.0, 665.0, 0.25)
 SITES = ("8a", "16d", "16c")
@@ -56,6 +56,38 @@ def spinel(
         "32e": ((oxygen,) * 3, held["32e"], 0.6),
     }
     return Crystal.from_space_group("F d -3 m:2", (cell, cell, cell, 90.0, 90.0, 90.0), sites, "spinel")
+
+
+def magnesium_spinel(magnesium: float = 0.7, aluminium: float = 0.15, *, cell: float = 8.08) -> Crystal:
+    """Return MgAl2O4 with exchange between tetrahedra and octahedra.
+
+    Parameters
+    ----------
+    magnesium, aluminium : float
+        Share of each that sits on the tetrahedra, 8a; with ``magnesium + 2 * aluminium`` above one they would not fit.
+    cell : float
+        Edge, angstrom.
+
+    Raises
+    ------
+    InvalidArgument
+        If a site would hold more than one atom a place.
+
+    Examples
+    --------
+    >>> magnesium_spinel().site("8a")
+    Site('8a': 8 x (Mg 0.7, Al 0.3), B=0.5)
+    """
+    held = {
+        "8a": {"Mg": magnesium, "Al": 2 * aluminium},
+        "16d": {"Mg": (1 - magnesium) / 2, "Al": 1 - aluminium},
+    }
+    sites = {
+        "8a": ((1 / 8,) * 3, held["8a"], 0.5),
+        "16d": ((1 / 2,) * 3, held["16d"], 0.4),
+        "32e": ((0.2624,) * 3, {"O": 1.0}, 0.6),
+    }
+    return Crystal.from_space_group("F d -3 m:2", (cell, cell, cell, 90.0, 90.0, 90.0), sites, "MgAl2O4")
 
 
 def manganese_white_lines(valence: float, energy: np.ndarray = ENERGY) -> np.ndarray:

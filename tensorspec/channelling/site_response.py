@@ -13,6 +13,7 @@ from tensorspec.arguments import number
 from tensorspec.channelling.beams import Scan
 from tensorspec.channelling.crystal import Crystal
 from tensorspec.channelling.split_operator import projection_grid, split_operator_density
+from tensorspec.channelling.symmetry import distinct_orientations, plane_symmetries
 from tensorspec.channelling.wavefield import Coupling, coupling, integrated_density
 from tensorspec.errors import InvalidArgument
 
@@ -26,6 +27,8 @@ TOLERANCE = 0.01
 AT_ONCE = 2**24
 # More beams than this, at more orientations, are for the split operator.
 MANY_BEAMS, MANY_ORIENTATIONS = 40, 30
+# Fewer than these are not worth looking for symmetry.
+FEW_ORIENTATIONS = 8
 NODES = 9
 
 
@@ -95,6 +98,8 @@ def response(
 
     Notes
     -----
+    Orientations that the symmetry of the projected crystal makes equal are computed once.
+
     Local approximation: ``mu_hg`` depends on ``h - g`` alone. Allen and Josefsson, Physical Review B 52 (1995) 3184,
     doi:10.1103/PhysRevB.52.3184; Oxley and Allen, Acta Crystallographica A56 (2000) 470,
     doi:10.1107/S0108767300007078. Electrons that were scattered thermally are taken to be a plane wave, without memory
@@ -232,6 +237,11 @@ def _responses(
     differences = (beams[np.newaxis] - beams[:, np.newaxis]).reshape(-1, 3)  # of (g, h): h - g
     distinct, back = np.unique(differences, axis=0, return_inverse=True)
     found = coupling(crystal, scan, absorption)
+    every = np.arange(len(found.excitation))
+    if len(every) > FEW_ORIENTATIONS:
+        # What symmetry makes equal is computed once.
+        chosen, every = distinct_orientations(scan, plane_symmetries(crystal, scan))
+        found = Coupling(found.potential, found.excitation[chosen], found.wave_number[chosen])
     if engine == "auto":
         many = len(beams) > MANY_BEAMS and len(found.excitation) > MANY_ORIENTATIONS
         engine = "split operator" if many else "eigenvectors"
@@ -251,7 +261,7 @@ def _responses(
         for line, factor in enumerate(factors.values()):
             weight = phases * np.asarray(factor.form_factor(lengths / 2), dtype=float)
             result[k, line] = (np.real(density @ weight) + lost) / path
-    return result
+    return result[:, :, every]
 
 
 def _exact_density(found: Coupling, depths: np.ndarray, back: np.ndarray, number_of: int) -> np.ndarray:

@@ -89,6 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_info(commands)
     _add_fit(commands)
     _add_report(commands)
+    _add_channelling(commands)
     doctor = _add(commands, "doctor", "versions, threads, devices, memory, folder of compiled programs", _doctor)
     doctor.add_argument("--json", action="store_true", help="print JSON")
     return parser
@@ -157,6 +158,13 @@ def _add_report(commands: Any) -> None:
     parser.add_argument("--output", metavar="DIR", help="folder to write into (default: beside FIT.h5)")
 
 
+def _add_channelling(commands: Any) -> None:
+    text = "site occupancies from line counts over orientation, as a recipe says; writes a figure and a JSON file"
+    parser = _add(commands, "channelling", text, _channelling)
+    parser.add_argument("file", metavar="RECIPE.toml")
+    parser.add_argument("--output", metavar="DIR", help="folder to write into (default: beside the recipe)")
+
+
 # Every command loads what it needs when it runs, so that help and `info` do not wait for JAX.
 
 
@@ -182,6 +190,12 @@ def _report(options: argparse.Namespace) -> None:
     from tensorspec.cli.info import run_report
 
     run_report(options.file, options.output)
+
+
+def _channelling(options: argparse.Namespace) -> None:
+    from tensorspec.cli.channelling import run_channelling
+
+    run_channelling(options.file, options.output)
 
 
 def _doctor(options: argparse.Namespace) -> None:

@@ -106,6 +106,7 @@ def test_coverage_over_three_hundred_replicates():
     assert ((inside.mean(axis=0) >= 0.92) & (inside.mean(axis=0) <= 0.98)).all()
 
 
+@pytest.mark.slow
 def test_a_background_that_was_measured_costs_less_than_one_that_is_free():
     background = 0.2 * expected().mean("tilt_x")
     rows = replicates(25, expected() + background, background=background)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import xarray as xr
 
 import tensorspec as ts
 from tensorspec import channelling as ch
@@ -63,3 +64,22 @@ def test_the_phantom_holds_what_it_was_made_of():
     np.testing.assert_allclose(phantom.truth["share"].sel(element="Mn").sum("site"), 1)
     with pytest.raises(ts.InvalidArgument, match="at most 2 mrad"):
         ch.phantoms.spinel_scan(offset=9.0)
+
+
+def test_inversion_of_magnesium_spinel_from_light_lines():
+    crystal = ch.phantoms.magnesium_spinel(0.70, 0.15)
+    scan = ch.systematic_row(crystal, (4, 0, 0), np.linspace(-3.2, 3.2, 41), 200, in_bragg_angles=True)
+    theory = ch.response(crystal, scan, ["Mg K", "Al K", "O K"], np.arange(5.0, 101, 5), check=False)
+    shares = {"Mg K": {"8a": 0.70, "16d": 0.30}, "Al K": {"8a": 0.15, "16d": 0.85}, "O K": {"32e": 1.0}}
+    means = [
+        20_000 * sum(part * theory.sel(line=line, site=site, thickness=70, drop=True) for site, part in own.items())
+        for line, own in shares.items()
+    ]
+    mean = xr.concat(means, xr.DataArray(list(shares), dims="line", name="line")).transpose("line", "tilt_x")
+    counts = mean.copy(data=np.random.default_rng(0).poisson(mean.values))
+    found = ch.fit_occupancy(counts, theory, {"Mg": ["8a", "16d"], "Al": ["8a", "16d"], "O": ["32e"]})
+    for element, share in (("Mg", 0.70), ("Al", 0.15)):
+        own = {"element": element, "site": "8a"}
+        assert abs(float(found.share.sel(own)) - share) < 4 * float(found.standard_error.sel(own)) < 0.1
+    with pytest.raises(ts.InvalidArgument, match="above one"):
+        ch.phantoms.magnesium_spinel(0.7, 0.2)

@@ -26,6 +26,7 @@ def respond(crystal):
     return response(crystal, scan, {line: LINES[line] for line in ("Mn K", "Ni K", "O K")}, DEPTHS, check=False)
 
 
+@pytest.mark.slow
 def test_the_potential_follows_the_occupancies():
     true = spinel(ALL)
     theory = respond(true).sel(thickness=80)

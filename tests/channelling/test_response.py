@@ -102,6 +102,39 @@ def test_which_rows_tell_the_two_octahedra_of_spinel_apart(reflection, apart):
     assert difference > 0.3 if apart else difference < 1e-9
 
 
+def test_the_zero_layer_of_a_cube_axis_cannot_tell_the_octahedra_apart_either():
+    crystal = spinel().with_debye_waller({"16c": 0.4, "16d": 0.4})
+    scan = zone_axis(crystal, (0, 0, 1), np.linspace(-6, 6, 3), 200, largest=1.2)
+    found = response(crystal, scan, LINES, np.arange(5.0, 31, 5), check=False, engine="eigenvectors")
+    assert float(abs(found.sel(site="16c") - found.sel(site="16d")).max()) < 1e-9
+    assert float(abs(found.sel(site="8a") - found.sel(site="16d")).max()) > 0.1
+
+
+@pytest.mark.parametrize(
+    ("crystal", "axis", "x", "number"),
+    [
+        (spinel(), (0, 0, 1), (4, 0, 0), 8),
+        (spinel(), (1, 1, 0), (0, 0, 4), 4),
+        (gallium_arsenide(), (1, 1, 0), (0, 0, 2), 2),
+        (spinel().split("16d", {"a": range(4), "b": range(4, 16)}), (0, 0, 1), (4, 0, 0), None),
+    ],
+)
+def test_what_symmetry_makes_equal_is_equal(crystal, axis, x, number, monkeypatch):
+    from tensorspec.channelling import site_response
+    from tensorspec.channelling.symmetry import distinct_orientations, plane_symmetries
+
+    scan = zone_axis(crystal, axis, np.linspace(-6, 6, 5), 200, x=x, largest=0.8)
+    turns = plane_symmetries(crystal, scan)
+    chosen, _ = distinct_orientations(scan, turns)
+    if number:
+        assert len(turns) == number and len(chosen) == {8: 6, 4: 9, 2: 15}[number]
+    depths = np.arange(5.0, 21, 5)
+    reduced = response(crystal, scan, LINES, depths, check=False, engine="eigenvectors")
+    monkeypatch.setattr(site_response, "FEW_ORIENTATIONS", 10**6)
+    full = response(crystal, scan, LINES, depths, check=False, engine="eigenvectors")
+    np.testing.assert_allclose(reduced, full, atol=1e-9)
+
+
 def test_polarity_swaps_the_sites():
     def answer(crystal):
         scan = zone_axis(crystal, (1, 1, 0), (np.array([0.0]), np.linspace(-8, 8, 5)), 200, x=(0, 0, 2), largest=1.0)

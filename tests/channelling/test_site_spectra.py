@@ -51,6 +51,7 @@ def test_a_minority_of_fifteen_per_cent_shows_its_valence(counts, minority, majo
     assert np.max(found, axis=0)[0] < minority and np.max(found, axis=0)[1] < majority
 
 
+@pytest.mark.slow
 def test_errors_are_those_of_the_scatter():
     rows = [site_spectra(recorded(1e6, seed), curves()) for seed in range(12)]
     spectra = np.array([row.spectrum.values for row in rows])
@@ -89,6 +90,7 @@ def test_a_pull_towards_theory_lies_between_theory_and_none():
     assert moved > float(abs(strong.curves - held.curves).max())
 
 
+@pytest.mark.slow
 def test_a_background_with_a_curve_of_its_own():
     own = curves()
     data = recorded(1e6, 3)

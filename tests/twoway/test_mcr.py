@@ -118,7 +118,7 @@ def test_a_model_that_the_data_determine_is_found(scaling, start):
 @pytest.mark.parametrize("scaling", [None, "poisson"])
 def test_the_sum_of_squares_falls_at_every_iteration(scaling):
     phantom = ts.phantoms.discs("eels", counts=500, shape=(14, 12), channels=50)
-    fit = ts.mcr_als(phantom["data"], 3, scaling=scaling, tol=1e-7, max_iterations=300)
+    fit = ts.mcr_als(phantom["data"], 3, scaling=scaling, tol=1e-5, max_iterations=2000)
     change = np.diff(fit.history.values)
     assert fit.sweeps > 10 and (change <= 1e-12 * fit.history.values[0]).all()
 
@@ -145,6 +145,7 @@ def test_known_spectra_stay_and_a_window_keeps_a_component_out():
     np.testing.assert_allclose(fit.reconstruct(), data, atol=0.05)
 
 
+@pytest.mark.slow
 def test_closure_gives_shares_that_add_up_to_one():
     rng = np.random.default_rng(3)
     shares = np.concatenate([np.eye(3), rng.dirichlet(np.ones(3), 39)])
