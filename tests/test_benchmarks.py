@@ -190,10 +190,14 @@ def test_a_method_that_fails_does_not_end_the_others():
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["peers", "--only", "W4", "W5", "W6"], ["matcouply", "pyttb", "non-negative Tucker"]),
+        pytest.param(
+            ["peers", "--only", "W4", "W5", "W6"],
+            ["matcouply", "pyttb", "non-negative Tucker"],
+            marks=pytest.mark.exhaustive,
+        ),
         (["memory", "--only", "W1"], ["## Memory", "uint16"]),
         (["cold"], ["## First answer", "with a warm cache"]),
-        (["threads"], ["## Threads", "tensorly HALS"]),
+        pytest.param(["threads"], ["## Threads", "tensorly HALS"], marks=pytest.mark.exhaustive),
         (["growth"], ["## Growth", "rank"]),
     ],
     ids=lambda value: value[0],

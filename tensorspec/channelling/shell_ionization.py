@@ -17,7 +17,8 @@ from tensorspec.errors import InvalidArgument, MissingDependency, UnknownName
 __all__ = ["Ionization", "ionization"]
 
 TABLE = Path(__file__).with_name("ionization_table.npz")
-LINE = re.compile(r"\s*([A-Z][a-z]?)[\s_-]*(?:(K)(?:[ab]\w*)?|L(?:2,?3|2|3|[ab]\w*)?)\s*")
+# The shell, or a line that fills it: K, Ka, Kb1; L, L23, L2,3, L3, La. An L1 shell is another one.
+LINE = re.compile(r"\s*([A-Z][a-z]?)[\s_-]*(?:(K)(?:[ab]\d?)?|L(?:2,?3|2|3|[ab]\d?)?)\s*")
 # s below which a form factor is even in s, and above which it runs with the logarithm; one over angstrom.
 BEND = 0.05
 

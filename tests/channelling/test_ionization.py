@@ -252,6 +252,8 @@ def test_the_table_is_small_and_read_late():
         (lambda: ionization("manganese", 200), ts.InvalidArgument, "cannot be read"),
         (lambda: ionization("Mn M", 200), ts.InvalidArgument, "cannot be read"),
         (lambda: ionization("Mn L1", 200), ts.InvalidArgument, "cannot be read"),
+        (lambda: ionization("Mn K2", 200), ts.InvalidArgument, "cannot be read"),
+        (lambda: ionization("Mn Lxyz", 200), ts.InvalidArgument, "cannot be read"),
         (lambda: ionization("Mn K", 60), ts.InvalidArgument, "beam_energy"),
         (lambda: ionization("Mn K", 200, window=0), ts.InvalidArgument, "window"),
         (

@@ -70,7 +70,9 @@ def project(values):
     return ts.Span(ATOMS).project(values)
 
 
-@pytest.mark.parametrize("weighted", [False, True], ids=["complete", "weighted"])
+@pytest.mark.parametrize(
+    "weighted", [False, pytest.param(True, marks=pytest.mark.exhaustive)], ids=["complete", "weighted"]
+)
 def test_the_minimum_by_an_independent_program(weighted):
     block = question([ts.Span(ATOMS, components=[2])], weighted)
     weight = cp.Variable(4, nonneg=True)

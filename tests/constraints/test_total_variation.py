@@ -220,7 +220,9 @@ def test_known_entries_do_not_follow():
     assert rules([ts.Near(known, 1.0), ts.TotalVariation(1.0)]).splits == 2
 
 
-@pytest.mark.parametrize("weighted", [False, True], ids=["complete", "weighted"])
+@pytest.mark.parametrize(
+    "weighted", [False, pytest.param(True, marks=pytest.mark.exhaustive)], ids=["complete", "weighted"]
+)
 def test_the_minimum_by_an_independent_program(weighted):
     block = question([ts.NonNegative(), ts.TotalVariation(3.0)], weighted)
     total = lambda a: 3.0 * cp.norm1(cp.vec(a[1:] - a[:-1], order="C"))  # noqa: E731

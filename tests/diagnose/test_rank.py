@@ -41,7 +41,7 @@ def test_both_edges_find_the_planted_rank(rank, pixels, channels, mean, seed):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mean", [0.98, 0.049])
+@pytest.mark.parametrize("mean", [pytest.param(0.98, marks=pytest.mark.exhaustive), 0.049])
 def test_the_edge_holds_at_a_twentieth_of_a_count_an_entry(mean):
     for seed in range(3):
         found = singular_values_above_noise(planted(4, 4096, 1024, mean, seed=seed), COUNTS)
