@@ -59,7 +59,7 @@ class Atom:
     @property
     def density(self) -> np.ndarray:
         """Electrons per a0 of radius."""
-        return sum(each.electrons * each.function**2 for each in self.orbitals)
+        return np.sum([each.electrons * each.function**2 for each in self.orbitals], axis=0)
 
     def orbital(self, principal: int, angular: int) -> Orbital:
         """Return the shell with these quantum numbers."""

@@ -117,7 +117,7 @@ def at_each_energy(shell: Transitions, along: np.ndarray, momentum: np.ndarray) 
         part = amplitude[channels] * angular[shell.multipoles[channels] - order] * across
         twice = 1 if order == 0 else 2
         total += twice * 2 * np.pi * step * (part**2).sum((0, 2))
-        density += twice * (fht(part, step, order) ** 2).sum(0)
+        density += twice * (np.asarray(fht(part, step, order)) ** 2).sum(0)
     radius = 1 / across[::-1]
     return total, transformed(density / radius**2, radius, float(step), total, np.abs(momentum))
 
@@ -130,7 +130,7 @@ def transformed(
     from scipy.interpolate import CubicSpline
 
     across = 1 / radius[::-1]
-    curve = 2 * np.pi * fht(density * radius, step, 0, bias=BALANCE) / across
+    curve = 2 * np.pi * np.asarray(fht(density * radius, step, 0, bias=BALANCE)) / across
     found = CubicSpline(np.log(across), curve, axis=1)(np.log(np.maximum(wanted, across[0])))
     return np.where(wanted == 0, total[:, None], found)
 

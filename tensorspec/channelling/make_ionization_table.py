@@ -131,4 +131,4 @@ def main(path: str | None = None, tasks: list[tuple[int, str]] | None = None) ->
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main(sys.argv[1] if len(sys.argv) > 1 else None)

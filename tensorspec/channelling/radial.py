@@ -54,7 +54,7 @@ def mesh(least: float, most: float, turn: float, points: int) -> Mesh:
     from scipy.special import wrightomega
 
     ends = np.log([least, most]) + np.array([least, most]) / turn
-    x, step = np.linspace(*ends, points, retstep=True)
+    x, step = np.linspace(float(ends[0]), float(ends[1]), points, retstep=True)
     radius = turn * wrightomega(x - np.log(turn))
     ratio = (turn / (turn + radius)) ** 2
     return Mesh(
@@ -212,7 +212,8 @@ def free_orbitals(field: CentralField, grid: Mesh, energy: float, momenta: np.nd
     wave_number = np.sqrt(wave_number**2 + 0.75 * (first / wave_number) ** 2 - second / wave_number / 2)
     stencil = np.array([-1, 9, -45, 0, 45, -9, 1]) / (60 * grid.step)
     inner = slice(6, -6)
-    derivative = sum(part * np.roll(end, 3 - index, axis=0) for index, part in enumerate(stencil))[inner]
+    moved = np.stack([np.roll(end, 3 - index, axis=0) for index in range(len(stencil))])
+    derivative = np.tensordot(stencil, moved, axes=1)[inner]
     number, value = wave_number[inner], end[inner]
     slope = np.gradient(wave_number, grid.step, axis=0)[inner]
     amplitude = number * value**2 + (derivative + slope / (2 * number) * value) ** 2 / number

@@ -19,8 +19,8 @@ __all__ = ["Ionization", "ionization"]
 TABLE = Path(__file__).with_name("ionization_table.npz")
 # The shell, or a line that fills it: K, Ka, Kb1; L, L23, L2,3, L3, La. An L1 shell is another one.
 LINE = re.compile(r"\s*([A-Z][a-z]?)[\s_-]*(?:(K)(?:[ab]\d?)?|L(?:2,?3|2|3|[ab]\d?)?)\s*")
-# s below which a form factor is even in s, and above which it runs with the logarithm; one over angstrom.
-BEND = 0.05
+# A form factor is even in s until it falls below this, and runs with the logarithm of s beyond.
+BEND = 0.95
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,7 +119,8 @@ class Ionization:
 
         s = np.abs(np.asarray(s, dtype=float))
         last = self.s[-1]
-        x = np.log1p((self.s / BEND) ** 2)
+        bend = max(float(np.interp(-BEND, -np.minimum.accumulate(self.values), self.s)), 1e-6)
+        x = np.log1p((self.s / bend) ** 2)
         # The slopes of a cubic spline, cut back where they would overshoot (Fritsch and Carlson, SIAM J. Numer.
         # Anal. 17 (1980) 238, https://doi.org/10.1137/0717021).
         chords = np.diff(self.values) / np.diff(x)
@@ -127,7 +128,7 @@ class Ionization:
         most = 3 * np.minimum(np.abs(before), np.abs(after)) * (before * after > 0)
         slopes = np.clip(CubicSpline(x, self.values).derivative()(x) * np.sign(after), 0, most) * np.sign(after)
         curve = CubicHermiteSpline(x, self.values, slopes)
-        inside = curve(np.log1p((np.minimum(s, last) / BEND) ** 2))
+        inside = curve(np.log1p((np.minimum(s, last) / bend) ** 2))
         return inside * np.minimum(1.0, last / np.maximum(s, last)) ** 4
 
 
@@ -190,8 +191,9 @@ def ionization(line: str, beam_energy: float, window: float | None = None) -> Io
     over, wanted = np.array([np.log(speed(float(each))) for each in energies]), np.log(speed(energy))
     section = np.exp(CubicSpline(over, np.log(table["section"][place]) + 2 * over)(wanted) - 2 * wanted)
     form = CubicSpline(over, table["form"][place].astype(float))(wanted)
-    source = "tensorspec, Hartree-Slater"
-    return Ionization(element, shell, energy, edge, float(section), table["s"], form / form[0], source)
+    # No form factor is above one; the integral over momenta, done with an error of 2e-5, is where it is almost that.
+    form = np.minimum(form / form[0], 1.0)
+    return Ionization(element, shell, energy, edge, float(section), table["s"], form, "tensorspec, Hartree-Slater")
 
 
 def read_line(line: str) -> tuple[str, str]:
@@ -216,7 +218,7 @@ def _within(element: str, shell: str, beam_energy: float, window: float) -> Ioni
     energies = np.array([beam_energy])
     edge, sections, forms = compute(tables.atomic_number(element), shell, energies, window=window)
     source = f"tensorspec, Hartree-Slater, losses to {window:g} eV above the edge"
-    return Ionization(element, shell, beam_energy, edge, float(sections[0]), S, forms[0], source)
+    return Ionization(element, shell, beam_energy, edge, float(sections[0]), S, np.minimum(forms[0], 1.0), source)
 
 
 def _edge(element: str, shell: str) -> float:
