@@ -1,197 +1,203 @@
-"""A free atom by Hartree and Slater: its potential, and the orbitals of bound and free electrons in it.
+"""The self-consistent atom: orbitals and potential of a free atom from its atomic number alone, no table.
 
-Everything here is in Hartree atomic units.  The exchange is that of Slater with alpha = 0.7, and an electron far out
-sees the charge of an ion (Latter).  Relativity is left out.
+Hartree-Slater: the electrons move in their own mean electrostatic field and in Slater's exchange potential, which is
+a power of the local density; far out, where that falls short, the potential of one missing electron is put in
+(Latter's tail).  Scalar-relativistic.  See Herman and Skillman, Atomic Structure Calculations (1963), and Latter,
+Phys. Rev. 99 (1955) 510, https://doi.org/10.1103/PhysRev.99.510.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
-from scipy.interpolate import BSpline
-from scipy.linalg import eigh
 
-__all__ = ["Atom", "Shells", "States", "atom", "states_in_box"]
+from tensorspec.channelling.radial import CentralField, Mesh, bound_orbitals, mesh
 
-ALPHA = 0.7
-# Radius of the sphere in which the atom is solved, splines, and their order.
-RADIUS, SPLINES, ORDER = 30.0, 90, 7
-ROUNDS, MIXED, SETTLED = 150, 0.3, 1e-6
-# Shells in the order in which they are filled.
-FILLED = ("1s", "2s", "2p", "3s", "3p", "4s", "3d", "4p", "5s", "4d", "5p", "6s", "4f", "5d", "6p", "7s", "5f", "6d")
-LETTERS = "spdf"
+__all__ = ["SHELL_LETTERS", "Atom", "Orbital", "configuration", "coulomb_field", "solve_atom"]
 
-Shells = dict[tuple[int, int], float]
-
-
-@dataclass(frozen=True, eq=False)
-class States:
-    """Orbitals of one angular momentum in a sphere.
-
-    Attributes
-    ----------
-    energy : (states,) array
-        Rising.
-    radius, weight : (points,) arrays
-        Points and weights of an integral over the radius.
-    orbital : (states, points) array
-        ``r`` times the radial function, normalised.
-    """
-
-    energy: np.ndarray
-    radius: np.ndarray
-    weight: np.ndarray
-    orbital: np.ndarray
+SHELL_LETTERS = "spdf"
+# The order in which shells fill, and the atoms whose ground state differs from it.
+FILLING = ("1s", "2s", "2p", "3s", "3p", "4s", "3d", "4p", "5s", "4d", "5p", "6s", "4f", "5d", "6p", "7s")
+PROMOTED = {
+    24: ("4s", "3d", 1),
+    29: ("4s", "3d", 1),
+    41: ("5s", "4d", 1),
+    42: ("5s", "4d", 1),
+    44: ("5s", "4d", 1),
+    45: ("5s", "4d", 1),
+    46: ("5s", "4d", 2),
+    47: ("5s", "4d", 1),
+    57: ("4f", "5d", 1),
+    58: ("4f", "5d", 1),
+    64: ("4f", "5d", 1),
+    78: ("6s", "5d", 1),
+    79: ("6s", "5d", 1),
+}
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
+class Orbital:
+    """A shell of an atom: quantum numbers, electrons in it, energy (Hartree) and P(r) on the radii of the atom."""
+
+    principal: int
+    angular: int
+    electrons: float
+    energy: float
+    function: np.ndarray
+
+
+@dataclass(frozen=True)
 class Atom:
-    """A neutral atom.
-
-    Attributes
-    ----------
-    number : int
-        Atomic number.
-    shells : mapping
-        Electrons by principal quantum number and angular momentum.
-    energies : mapping
-        Of the orbitals.
-    radius, charge : (points,) arrays
-        ``-charge / radius`` is the potential of one of its electrons, exchange included.
-    """
+    """A free atom: atomic number, mesh of radii (a0), orbitals, and the field in which its electrons move."""
 
     number: int
-    shells: Shells
-    energies: dict[tuple[int, int], float]
-    radius: np.ndarray
-    charge: np.ndarray
+    grid: Mesh
+    orbitals: tuple[Orbital, ...]
+    field: CentralField
 
-    def potential(self, radius: np.ndarray) -> np.ndarray:
-        """Return the potential of an electron at some radii."""
-        inside = np.interp(np.log(np.maximum(radius, 1e-12)), np.log(self.radius), self.charge)
-        return (
-            -np.where(radius < self.radius[0], self.number + (inside - self.number) * radius / self.radius[0], inside)
-            / radius
-        )
+    @property
+    def density(self) -> np.ndarray:
+        """Electrons per a0 of radius."""
+        return np.sum([each.electrons * each.function**2 for each in self.orbitals], axis=0)
 
-
-def shells_of(number: int) -> Shells:
-    """Return how many electrons each shell has, by the order of filling.
-
-    Examples
-    --------
-    >>> shells_of(8)
-    {(1, 0): 2.0, (2, 0): 2.0, (2, 1): 4.0}
-    """
-    left, found = float(number), {}
-    for name in FILLED:
-        momentum = LETTERS.index(name[1])
-        held = min(left, 2.0 * (2 * momentum + 1))
-        if held > 0:
-            found[int(name[0]), momentum] = held
-        left -= held
-    return found
+    def orbital(self, principal: int, angular: int) -> Orbital:
+        """Return the shell with these quantum numbers."""
+        return next(each for each in self.orbitals if (each.principal, each.angular) == (principal, angular))
 
 
-@lru_cache(maxsize=128)
-def atom(number: int) -> Atom:
-    """Return the self-consistent neutral atom.
+def configuration(number: int) -> dict[tuple[int, int], float]:
+    """Return the electrons of each shell (n, l) of the neutral atom in its ground state.
 
     Examples
     --------
-    >>> helium = atom(2)
-    >>> bool(-0.8 < helium.energies[1, 0] < -0.7)
-    True
+    >>> configuration(25)
+    {(1, 0): 2, (2, 0): 2, (2, 1): 6, (3, 0): 2, (3, 1): 6, (3, 2): 5, (4, 0): 2}
     """
-    shells = shells_of(number)
-    space = _Space(RADIUS, SPLINES, 1e-3 / number)
-    radius, weight = space.radius, space.weight
-    most = max(momentum for _, momentum in shells)
-    # Thomas and Fermi, roughly, to begin with.
-    x = radius * number ** (1 / 3) / 0.8853
-    charge = np.maximum(number / (1 + 0.02747 * x**0.5 + 1.243 * x - 0.1486 * x**1.5 + 0.2302 * x**2), 1.0)
-    energies: dict[tuple[int, int], float] = {}
-    for _ in range(ROUNDS):
-        density = np.zeros_like(radius)  # 4 pi r^2 rho
-        new_energies = {}
-        for momentum in range(most + 1):
-            values, vectors = space.solve(-charge / radius, momentum)
-            for (principal, own), held in shells.items():
-                if own == momentum:
-                    place = principal - momentum - 1
-                    density += held * (vectors[:, place] @ space.values) ** 2
-                    new_energies[principal, own] = float(values[place])
-        change = max((abs(new_energies[key] - energies.get(key, 0.0)) for key in new_energies), default=0.0)
-        energies = new_energies
-        inner = np.cumsum(density * weight) - 0.5 * density * weight
-        shell = density * weight / radius
-        outer = shell[::-1].cumsum()[::-1] - 0.5 * shell
-        electrons = inner + radius * outer
-        local = density / (4 * np.pi * radius**2)
-        exchange = 1.5 * ALPHA * (3 * np.maximum(local, 0) / np.pi) ** (1 / 3) * radius
-        wanted = np.maximum(number - electrons + exchange, 1.0)
-        charge = (1 - MIXED) * charge + MIXED * wanted
-        if change < SETTLED * number**2:
-            break
-    return Atom(number, shells, energies, radius, charge)
+    shells, left = {}, number
+    for name in FILLING:
+        room = 4 * SHELL_LETTERS.index(name[1]) + 2
+        if left > 0:
+            shells[name] = min(room, left)
+        left -= room
+    if number in PROMOTED:
+        source, target, count = PROMOTED[number]
+        shells[source] -= count
+        shells[target] = shells.get(target, 0) + count
+    found = {(int(name[0]), SHELL_LETTERS.index(name[1])): count for name, count in shells.items() if count}
+    return dict(sorted(found.items()))
 
 
-def states_in_box(found: Atom, momentum: int, size: float, splines: int) -> States:
-    """Return the orbitals of one angular momentum in a sphere: bound ones, and free ones in steps.
+def coulomb_field(charge: float, *, relativistic: bool = False) -> CentralField:
+    """Return the field of a bare point charge, the case with exact solutions.
+
+    Examples
+    --------
+    >>> float(coulomb_field(2).energy(np.array(4.0)))
+    -0.5
+    """
+    return CentralField(
+        lambda r: -charge / r, lambda r: charge / r**2, lambda r: -2 * charge / r**3, relativistic=relativistic
+    )
+
+
+def solve_atom(
+    number: int, *, exchange: float = 1.0, relativistic: bool = True, hole: tuple[int, int] | None = None
+) -> Atom:
+    """Return the self-consistent Hartree-Slater atom.
 
     Parameters
     ----------
-    found : Atom
-        Gives the potential.
-    momentum : int
-        Angular momentum.
-    size : float
-        Radius of the sphere; sums over free states are those over all energies if it is large beside the orbital that
-        they start from.
-    splines : int
-        Number of splines: what wavelengths are resolved.
+    number : int
+        Atomic number.
+    exchange : float
+        Slater's alpha: 1 is Slater's own, 2/3 that of Kohn and Sham.
+    relativistic : bool
+        Whether the scalar-relativistic equation is solved.
+    hole : (n, l), optional
+        Shell that lacks one electron.
+
+    Returns
+    -------
+    Atom
+        Neutral, or the ion with the hole.
+
+    Examples
+    --------
+    >>> helium = solve_atom(2)
+    >>> bool(abs((helium.density * helium.grid.slope).sum() * helium.grid.step - 2) < 1e-6)
+    True
     """
-    space = _Space(size, splines, 0.02 / found.number, even=True)
-    values, vectors = space.solve(found.potential(space.radius), momentum)
-    return States(values, space.radius, space.weight, vectors.T @ space.values)
+    grid = mesh(1e-6 / number, 60.0, 6.0, 900)
+    r, shells = grid.radius, configuration(number)
+    if hole is not None:
+        shells[hole] -= 1
+    electrons = np.array(list(shells.values()), float)
+    tail = number - electrons.sum() + 1
+    # Start: a screened nucleus in the manner of Thomas and Fermi.
+    scaled = r * number ** (1 / 3) / 0.8853
+    product = -np.maximum((number - tail) / (1 + 0.53625 * scaled) ** 2 + tail, tail)
+    energy = np.array([-0.5 * max((number / n) ** 2 * 0.6, 0.2) for n, _ in shells])
+    history: list[tuple[np.ndarray, np.ndarray]] = []
+    functions = np.zeros((len(shells), len(r)))
+    for _ in range(150):
+        field = field_of(grid, product, relativistic)
+        energy, functions = bound_orbitals(field, grid, list(shells), energy)
+        new = product_of(grid, electrons @ functions**2, number, exchange, tail)
+        residual = new - product
+        if np.abs(residual).max() < 1e-6 * number:
+            break
+        history = [*history[-4:], (product, residual)]
+        product = mixed(history, grid)
+    orbitals = tuple(
+        Orbital(*shell, float(count), float(level), function)
+        for shell, count, level, function in zip(shells, electrons, energy, functions, strict=True)
+    )
+    return Atom(number, grid, orbitals, field_of(grid, product, relativistic))
 
 
-class _Space:
-    """Splines on a sphere, zero in the middle and at its surface."""
+def product_of(grid: Mesh, density: np.ndarray, number: int, exchange: float, tail: float) -> np.ndarray:
+    """Return r V(r) of the nucleus, of the electrons (per a0 of radius) and of Slater's exchange with Latter's tail."""
+    from scipy.integrate import cumulative_simpson
 
-    def __init__(self, size: float, splines: int, first: float, even: bool = False) -> None:
-        inner = splines - ORDER + 3
-        if even:
-            # Steps that grow from the nucleus to an even spacing, which free electrons need.
-            x = np.linspace(0, 1, inner)
-            breaks = size * (0.15 * x**3 + 0.85 * x) if first > size / inner else _growing(first, size, inner)
-        else:
-            breaks = np.concatenate([[0.0], np.geomspace(first, size, inner - 1)])
-        knots = np.concatenate([np.zeros(ORDER), breaks, np.full(ORDER, size)])
-        nodes, weights = np.polynomial.legendre.leggauss(ORDER + 2)
-        middle, half = (breaks[1:] + breaks[:-1]) / 2, (breaks[1:] - breaks[:-1]) / 2
-        self.radius = (middle[:, np.newaxis] + half[:, np.newaxis] * nodes).ravel()
-        self.weight = (half[:, np.newaxis] * weights).ravel()
-        count = len(knots) - ORDER - 1
-        design = BSpline.design_matrix(self.radius, knots, ORDER).toarray()[:, 1:-1]
-        slope = BSpline(knots, np.eye(count), ORDER).derivative()(self.radius)[:, 1:-1]
-        self.values = design.T
-        weighted = design * self.weight[:, np.newaxis]
-        self.overlap = design.T @ weighted
-        self.kinetic = 0.5 * slope.T @ (slope * self.weight[:, np.newaxis])
-
-    def solve(self, potential: np.ndarray, momentum: int) -> tuple[np.ndarray, np.ndarray]:
-        whole = potential + momentum * (momentum + 1) / (2 * self.radius**2)
-        energy = self.kinetic + self.values @ (self.values * (whole * self.weight)).T
-        return eigh((energy + energy.T) / 2, self.overlap)
+    weight = density * grid.slope
+    inside = cumulative_simpson(weight, dx=grid.step, initial=0.0)
+    outside = cumulative_simpson(weight / grid.radius, dx=grid.step, initial=0.0)
+    hartree = inside + grid.radius * (outside[-1] - outside)
+    local = 1.5 * exchange * (3 * density / (4 * np.pi**2 * grid.radius**2)) ** (1 / 3)
+    return np.minimum(-number + hartree - grid.radius * local, -tail)
 
 
-def _growing(first: float, size: float, count: int) -> np.ndarray:
-    """Return points from zero to the size whose steps grow by a factor until they are even."""
-    few = count // 4
-    even = size / (count - few)
-    start = np.concatenate([[0.0], np.geomspace(first, max(even, 1.5 * first), few)])
-    rest = np.linspace(start[-1], size, count - few)[1:]
-    return np.concatenate([start, rest])
+def field_of(grid: Mesh, product: np.ndarray, relativistic: bool) -> CentralField:
+    """Return the field whose r V(r) is given on the mesh; beyond it, a Coulomb tail."""
+    from scipy.interpolate import CubicSpline
+
+    spline = CubicSpline(np.log(grid.radius), product)
+    parts = spline, spline.derivative(1), spline.derivative(2)
+    least, most = np.log(grid.radius[0]), np.log(grid.radius[-1])
+
+    def at(r: np.ndarray, order: int) -> np.ndarray:
+        x = np.log(r)
+        value = parts[order](np.clip(x, least, most))
+        return value if order == 0 else np.where((x < least) | (x > most), 0.0, value)
+
+    return CentralField(
+        lambda r: at(r, 0) / r,
+        lambda r: (at(r, 1) - at(r, 0)) / r**2,
+        lambda r: (at(r, 2) - 3 * at(r, 1) + 2 * at(r, 0)) / r**3,
+        relativistic=relativistic,
+    )
+
+
+def mixed(history: list[tuple[np.ndarray, np.ndarray]], grid: Mesh, step: float = 0.4) -> np.ndarray:
+    """Return the next r V(r) from the last ones and their residuals (Anderson's mixing)."""
+    value, residual = history[-1]
+    if len(history) > 1:
+        weight = grid.slope / grid.radius
+        steps = np.array([residual - older for _, older in history[:-1]])
+        matrix = (steps * weight) @ steps.T
+        matrix[np.diag_indices_from(matrix)] *= 1 + 1e-6
+        share = np.linalg.solve(matrix, (steps * weight) @ residual)
+        value = value - share @ np.array([value - older for older, _ in history[:-1]])
+        residual = residual - share @ steps
+    return value + step * residual
