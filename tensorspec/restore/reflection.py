@@ -37,6 +37,8 @@ class Convolution:
         An odd number of points along each axis, with the centre in the middle.
     shape : sequence of int
         Of the field.
+    mirrored : bool
+        False: the field is zero beyond its ends.
 
     Examples
     --------
@@ -47,7 +49,10 @@ class Convolution:
     [4.0, 2.0, 0.0, 1.0]
     """
 
-    def __init__(self, kernels: Sequence[Float[np.ndarray, "..."]], shape: Sequence[int]) -> None:
+    def __init__(
+        self, kernels: Sequence[Float[np.ndarray, "..."]], shape: Sequence[int], *, mirrored: bool = True
+    ) -> None:
+        self.mode = "symmetric" if mirrored else "constant"
         self.shape = tuple(int(size) for size in shape)
         axes = len(self.shape)
         self.axes = tuple(range(-axes, 0))
@@ -64,7 +69,7 @@ class Convolution:
     def spectrum(self, field: Float[Array, "..."]) -> Array:
         """Return the Fourier transform of the mirrored field."""
         widths = [(0, 0)] * (field.ndim - len(self.shape)) + [(reach, reach) for reach in self.reach]
-        mirrored = jnp.pad(field, widths, mode="symmetric")
+        mirrored = jnp.pad(field, widths, mode=self.mode)
         return jnp.fft.rfftn(mirrored, self.padded, axes=self.axes)
 
     def field(self, spectrum: Array) -> Float[Array, "..."]:

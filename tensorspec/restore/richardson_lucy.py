@@ -22,12 +22,11 @@ def multiplicative_step(
     field: Float[Array, "..."],
     data: Float[Array, "..."],
     valid: Float[Array, "..."],
-    gain: Any,
-    read_variance: Any,
+    variance: Operator,
     apply: Operator,
     adjoint: Operator,
 ) -> Float[Array, "..."]:
-    """Return ``P A^T(D / V) / A^T(A P / V)`` with ``V = gain A P + read_variance``.
+    """Return ``P A^T(D / V) / A^T(A P / V)``, where ``V`` is the variance of data with the mean ``A P``.
 
     For counts this is the step of expectation maximisation (Richardson-Lucy), for even noise that of the image space
     reconstruction algorithm; in between its fixed points are those of the quasi-likelihood. A field stays
@@ -39,8 +38,8 @@ def multiplicative_step(
         Non-negative.
     data, valid : array
         Measured values and their weights: 1, or 0 where missing.
-    gain, read_variance : float or array
-        Of the noise; not both zero.
+    variance : callable
+        Of the mean, which is above zero; for counts the mean itself.
     apply, adjoint : callable
         The linear operator and its transpose.
 
@@ -49,7 +48,7 @@ def multiplicative_step(
     Daube-Witherspoon and Muehllehner, IEEE Trans. Med. Imaging 5 (1986) 61-66, doi:10.1109/TMI.1986.4307748.
     """
     model = jnp.maximum(apply(field), _TINY)
-    weight = valid / (gain * model + read_variance)
+    weight = valid / variance(model)
     up = jnp.maximum(adjoint(weight * data), 0.0)
     down = adjoint(weight * model)
     return jnp.where(down > _TINY, field * up / jnp.maximum(down, _TINY), field)
@@ -109,7 +108,7 @@ def richardson_lucy(
         @jax.jit
         def run(field: Array, steps: Array) -> Array:
             def step(_: Any, current: Array) -> Array:
-                return multiplicative_step(current, measured, used, 1.0, 0.0, blur.apply, blur.adjoint)
+                return multiplicative_step(current, measured, used, lambda mean: mean, blur.apply, blur.adjoint)
 
             return jax.lax.fori_loop(0, steps, step, field)
 

@@ -47,11 +47,12 @@ class FilterBank:
     """
 
     def __init__(self, filters: Sequence[Float[np.ndarray, "..."]], shape: Sequence[int]) -> None:
-        # Correlation with a shape is convolution with the flipped shape.
+        # Correlation with a shape is convolution with the flipped shape. Nothing was measured beyond the ends: a mirror
+        # would count the noise there twice.
         self.count = len(filters)
-        self.once = Convolution([np.flip(each) for each in filters], shape)
-        self.squared = Convolution([np.flip(each) ** 2 for each in filters], shape)
-        self.cubed = Convolution([np.flip(each) ** 3 for each in filters], shape)
+        self.once = Convolution([np.flip(each) for each in filters], shape, mirrored=False)
+        self.squared = Convolution([np.flip(each) ** 2 for each in filters], shape, mirrored=False)
+        self.cubed = Convolution([np.flip(each) ** 3 for each in filters], shape, mirrored=False)
 
     def scores(
         self,
@@ -81,6 +82,25 @@ class FilterBank:
             skewness = self.cubed.field(skew * self.cubed.transfers[which]) / second**1.5
             found.append(jnp.where(seen, normal_score(total / jnp.sqrt(second), skewness), 0.0))
         return jnp.stack(found)
+
+
+    def scores_of_stack(
+        self,
+        residual: Float[Array, "fields ..."],
+        variance: Float[Array, "fields ..."],
+        third: Float[Array, "fields ..."],
+        valid: Float[Array, "fields ..."],
+        inflation: float = 1.0,
+    ) -> Float[Array, "filters more ..."]:
+        """Return the scores of several fields and, behind them, of their sum, where what they share adds up."""
+        if residual.shape[0] > 1:
+            sums = [(valid * each).sum(0, keepdims=True) for each in (residual, variance, third)]
+            seen = valid.any(0, keepdims=True)
+            sums[1] = jnp.where(seen, sums[1], 1.0)
+            pairs = [(residual, sums[0]), (variance, sums[1]), (third, sums[2]), (valid, seen * 1.0)]
+            residual, variance, third, valid = (jnp.concatenate(pair) for pair in pairs)
+        root = inflation**0.5
+        return self.scores(residual, variance * inflation, third * inflation * root, valid)
 
 
 def normal_score(score: Float[Array, "..."], skewness: Float[Array, "..."]) -> Float[Array, "..."]:

@@ -1,0 +1,149 @@
+"""The full pixon method: start as smooth as can be, and allow detail only where the residual has structure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+from scipy import ndimage
+
+from tensorspec.restore.field_noise import FieldNoise
+from tensorspec.restore.kernels import pixons_per_point
+from tensorspec.restore.map_operator import MapOperator
+from tensorspec.restore.richardson_lucy import multiplicative_step
+from tensorspec.restore.significance import FilterBank, limit_of, matched_filters
+
+__all__ = ["Restoration", "restore"]
+
+# A region is opened only where a score is above the family-wise limit. What hangs together with such a place is
+# followed down to this score: beside a proven feature the rest of it is expected, and noise costs little there.
+FOLLOW = 2.5
+_TINY = 1e-12
+HISTORY = ("chi_square", "degrees_of_freedom", "largest_significance", "lowered")
+
+
+class Restoration(NamedTuple):
+    """What a restoration finds; arrays are float64 and have the axes of the data, the map only those of the field."""
+
+    image: Float[np.ndarray, "fields ..."]
+    model: Float[np.ndarray, "fields ..."]
+    scale: Int[np.ndarray, "..."]
+    significance: Float[np.ndarray, "fields ..."]
+    limit: float
+    degrees_of_freedom: float
+    history: Float[np.ndarray, "stages 4"]
+    settled: bool
+
+
+def restore(
+    data: Float[np.ndarray, "fields ..."],
+    valid: Float[np.ndarray, "fields ..."],
+    response: Float[np.ndarray, "..."] | None,
+    scales: Sequence[float],
+    noise: FieldNoise,
+    *,
+    false_alarm: float,
+    iterations: int,
+    max_stages: int,
+) -> Restoration:
+    """Return the smoothest fields, by a map of scales that they share, whose residual has no structure left.
+
+    Parameters
+    ----------
+    data, valid : ndarray
+        Values, and 1 where they are used or 0 (value 0 too); axes after the first are those of a field.
+    response : ndarray, optional
+        Of the instrument; an odd number of points along each axis, the centre in the middle, a sum of one.
+    scales : sequence of float
+        Radii of the kernels, ascending.
+    noise : FieldNoise
+        Of the data.
+    false_alarm : float
+        Chance that pure noise opens a region anywhere.
+    iterations : int
+        Steps of the multiplicative iteration in each stage.
+    max_stages : int
+        Number of stages at the most.
+
+    Returns
+    -------
+    Restoration
+        With `settled` False where the last stage still found structure.
+
+    Notes
+    -----
+    A stage goes on from the image of the last one, not from its pseudo-image: that is a deconvolution by kernel and
+    response together, whose lumps a finer map would lay open (root mean square errors rose by up to 9 %).
+    """
+    shape = data.shape[1:]
+    filters = matched_filters(response, len(shape), shape)
+    several = data.shape[0] > 1
+    limit = limit_of(filters, shape, false_alarm, data.shape[0] + several)
+    cost = pixons_per_point(scales, len(shape))
+    scale = np.full(shape, len(scales) - 1)
+    proven = np.zeros(shape, bool)
+    history: list[tuple[float, float, float, float]] = []
+    settled = False
+    with jax.enable_x64(True):
+        stage = _stage(data, valid, response, scales, noise, filters)
+        axes = tuple(range(1, data.ndim))
+        mean = (valid * data).sum(axis=axes, keepdims=True) / np.maximum(valid.sum(axis=axes, keepdims=True), 1.0)
+        image = jnp.broadcast_to(jnp.asarray(np.maximum(mean, _TINY)), data.shape)
+        for _ in range(max(max_stages, 1)):
+            image, model, score, chi_square = stage(image, jnp.asarray(scale), jnp.asarray(iterations))
+            score = np.asarray(score)
+            size = np.abs(score).max(axis=(0, 1))
+            proven = ndimage.binary_propagation(proven | (size > limit), mask=proven | (size > min(FOLLOW, limit)))
+            lower = ndimage.binary_dilation(proven & (size > min(FOLLOW, limit))) & (scale > 0)
+            counted = max(float(valid.sum()), 1.0)
+            freedom = float(cost[scale].sum()) * data.shape[0]
+            history.append((float(chi_square) / counted, freedom, float(size.max()), float(lower.sum())))
+            settled = not lower.any()
+            if settled or len(history) == max_stages:
+                break
+            scale = scale - lower
+    strongest = np.take_along_axis(score, np.abs(score).argmax(axis=0)[None], axis=0)[0][: data.shape[0]]
+    return Restoration(
+        np.asarray(image), np.asarray(model), scale, strongest, limit, history[-1][1], np.array(history), settled
+    )
+
+
+def _stage(
+    data: Float[np.ndarray, "fields ..."],
+    valid: Float[np.ndarray, "fields ..."],
+    response: Float[np.ndarray, "..."] | None,
+    scales: Sequence[float],
+    noise: FieldNoise,
+    filters: Sequence[Float[np.ndarray, "..."]],
+) -> Any:
+    """Return the compiled work of one stage: image, model, scores of all filters, chi-square."""
+    shape = data.shape[1:]
+    operator = MapOperator(scales, response, shape)
+    bank = FilterBank(filters, shape)
+    measured, used = jnp.asarray(data), jnp.asarray(valid)
+
+    @jax.jit
+    def stage(image: Array, scale: Array, steps: Array) -> tuple[Array, Array, Array, Array]:
+        def apply(field: Array) -> Array:
+            return operator.apply(field, scale)
+
+        def adjoint(field: Array) -> Array:
+            return operator.adjoint(field, scale)
+
+        def step(_: Any, field: Array) -> Array:
+            return multiplicative_step(field, measured, used, noise.variance, apply, adjoint)
+
+        image = operator.smooth(jax.lax.fori_loop(0, steps, step, image), scale)
+        # Rounding in Fourier space leaves a few negative zeros.
+        image = jnp.maximum(image, 0.0)
+        model = operator.blur(image)
+        variance, third = noise.moments(model)
+        left = measured - model
+        chi_square = (used * left**2 / variance).sum()
+        return image, model, bank.scores_of_stack(left, variance, third, used, noise.inflation), chi_square
+
+    return stage
