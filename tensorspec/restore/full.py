@@ -17,7 +17,7 @@ from tensorspec.restore.map_operator import MapOperator
 from tensorspec.restore.richardson_lucy import multiplicative_step
 from tensorspec.restore.significance import FilterBank, limit_of, matched_filters
 
-__all__ = ["Restoration", "restore"]
+__all__ = ["Restoration", "restore", "strongest"]
 
 # A region is opened only where a score is above the family-wise limit. What hangs together with such a place is
 # followed down to this score: beside a proven feature the rest of it is expected, and noise costs little there.
@@ -106,10 +106,15 @@ def restore(
             if settled or len(history) == max_stages:
                 break
             scale = scale - lower
-    strongest = np.take_along_axis(score, np.abs(score).argmax(axis=0)[None], axis=0)[0][: data.shape[0]]
+    significance = strongest(score, len(data))
     return Restoration(
-        np.asarray(image), np.asarray(model), scale, strongest, limit, history[-1][1], np.array(history), settled
+        np.asarray(image), np.asarray(model), scale, significance, limit, history[-1][1], np.array(history), settled
     )
+
+
+def strongest(score: Float[np.ndarray, "filters more ..."], fields: int) -> Float[np.ndarray, "fields ..."]:
+    """Return, for every point of every field, the score of the filter that stands out most, with its sign."""
+    return np.take_along_axis(score, np.abs(score).argmax(axis=0)[None], axis=0)[0][:fields]
 
 
 def _stage(

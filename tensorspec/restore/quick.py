@@ -4,22 +4,29 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from statistics import NormalDist
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Array, Float
 
 from tensorspec.restore.field_noise import FieldNoise
-from tensorspec.restore.full import Restoration
+from tensorspec.restore.full import Restoration, strongest
 from tensorspec.restore.kernels import paraboloid, pixons_per_point
+from tensorspec.restore.map_operator import MapOperator
 from tensorspec.restore.reflection import Convolution
-from tensorspec.restore.significance import FilterBank, limit_of, matched_filters
+from tensorspec.restore.richardson_lucy import multiplicative_step
+from tensorspec.restore.significance import FilterBank, limit_of, matched_filters, normal_score
 
 __all__ = ["denoise"]
 
-# A kernel is refused where the misfit within it is above its mean by so many standard deviations.
-MOST = 2.5
+# A point without a measured neighbour within the reach of a kernel is not seen by it.
+_UNSEEN = 1e-9
+# Steps of the multiplicative iteration after the map is found. Means alone let bright points spill into their
+# surroundings: totals came out 0.3 to 0.7 % too high, and errors 5 to 15 % higher.
+STEPS = 3
 
 
 def denoise(
@@ -29,18 +36,18 @@ def denoise(
     noise: FieldNoise,
     false_alarm: float,
 ) -> Restoration:
-    """Return fields smoothed, at each point, by the largest kernel whose mean the data within it agree with.
+    """Return fields smoothed, at each point, by the largest kernel within which the data agree with their mean.
 
-    For a kernel with ``n`` points and the mean ``S`` the misfit ``sum (D - S)^2 / V(S)`` may be
-    ``n + 2.5 sqrt(n (2 + k))`` at the most; ``k`` is the excess kurtosis of the noise, one over the mean for counts.
-    The variance is that of the mean: with that of each datum itself, bright noise would weigh less than dark noise.
+    For a kernel with ``n`` points and the mean ``S`` the misfit is ``sum (D - S)^2 / V(S)``; all smaller kernels must
+    agree too, since a point source is diluted in a large one. The variance is that of the mean: with that of each
+    datum itself, bright noise would weigh less than dark noise.
 
     Parameters
     ----------
     data, valid, scales, noise
         As for `tensorspec.restore.full.restore`.
     false_alarm : float
-        Of the limit that is returned; the map does not depend on it.
+        Chance that pure noise makes any kernel at any point misfit.
 
     Returns
     -------
@@ -49,39 +56,75 @@ def denoise(
     """
     shape = data.shape[1:]
     axes = len(shape)
-    kernels = [paraboloid(scale, axes) for scale in scales]
     filters = matched_filters(None, axes, shape)
-    several = data.shape[0] > 1
+    limit = limit_of(filters, shape, false_alarm, data.shape[0] + (data.shape[0] > 1))
+    most = -NormalDist().inv_cdf(false_alarm / (len(scales) * math.prod(shape)))
     with jax.enable_x64(True):
-        measured, used = jnp.asarray(data), jnp.asarray(valid)
-        mean_of = Convolution(kernels, shape)
-        sum_of = Convolution([(kernel > 0) * 1.0 for kernel in kernels], shape, mirrored=False)
+        run = _compiled(shape, scales, noise, filters, most)
+        image, scale, score, chi_square = (np.asarray(each) for each in run(jnp.asarray(data), jnp.asarray(valid)))
+    freedom = float(pixons_per_point(scales, axes)[scale].sum()) * data.shape[0]
+    history = np.array([(float(chi_square) / max(float(valid.sum()), 1.0), freedom, np.abs(score).max(), 0.0)])
+    return Restoration(image, image, scale, strongest(score, len(data)), limit, freedom, history, True)
+
+
+def _compiled(
+    shape: Sequence[int],
+    scales: Sequence[float],
+    noise: FieldNoise,
+    filters: Sequence[Float[np.ndarray, "..."]],
+    most: float,
+) -> Any:
+    """Return the compiled work: image, map, scores of all filters, chi-square."""
+    kernels = [paraboloid(scale, len(shape)) for scale in scales]
+    mean_of = Convolution(kernels, shape)
+    sum_of = Convolution([(kernel > 0) * 1.0 for kernel in kernels], shape, mirrored=False)
+    operator = MapOperator(scales, None, shape)
+    bank = FilterBank(filters, shape)
+
+    @jax.jit
+    def run(measured: Array, used: Array) -> tuple[Array, Array, Array, Array]:
         weighted, weights = mean_of.spectrum(used * measured), mean_of.spectrum(used)
         spectra = [sum_of.spectrum(each) for each in (used, used * measured, used * measured**2)]
-        overall = (used * measured).sum() / jnp.maximum(used.sum(), 1.0)
-        image = jnp.full_like(measured, overall)
-        scale = jnp.full(shape, len(scales) - 1)
-        for which in range(len(scales)):
+
+        def try_kernel(which: Array, carry: tuple[Array, Array, Array, Array]) -> tuple[Array, Array, Array, Array]:
+            image, scale, found, refused = carry
             under = mean_of.field(weights * mean_of.transfers[which])
-            smooth = mean_of.field(weighted * mean_of.transfers[which]) / jnp.where(under > 1e-9, under, 1.0)
-            count, first, second = (jnp.round(sum_of.field(spectra[0] * sum_of.transfers[which])), *(
-                sum_of.field(each * sum_of.transfers[which]) for each in spectra[1:]
-            ))
-            variance, _ = noise.moments(smooth)
-            kurtosis = noise.gain**2 * (variance - noise.read_variance) / variance**2
-            misfit = ((second - 2 * smooth * first + count * smooth**2) / variance).sum(0)
-            number, spread = count.sum(0), (count * (2 + kurtosis)).sum(0)
-            fits = (misfit <= number + MOST * jnp.sqrt(spread)) & (under > 1e-9).all(0)
-            # Later, larger kernels replace smaller ones; the smallest needs no leave.
-            fits = fits | ((which == 0) & (under > 1e-9).all(0))
-            image = jnp.where(fits, smooth, image)
-            scale = jnp.where(fits, which, scale)
+            smooth = mean_of.field(weighted * mean_of.transfers[which]) / jnp.where(under > _UNSEEN, under, 1.0)
+            smooth = jnp.maximum(smooth, 0.0)
+            count, first, second = (sum_of.field(each * sum_of.transfers[which]) for each in spectra)
+            count = jnp.round(count)
+            variance, third = noise.moments(smooth)
+            # Excess kurtosis of the noise; of its square the second and third cumulants, exact for counts.
+            excess = noise.gain * third / variance**2
+            misfit = ((second - 2 * smooth * first + count * smooth**2) / variance - count).sum(0)
+            spread = jnp.maximum((count * (2 + excess)).sum(0), _UNSEEN)
+            skewness = (count * (8 + 22 * excess + excess**2)).sum(0) / spread**1.5
+            seen = (under > _UNSEEN).all(0)
+            refused = refused | (found & seen & (normal_score(misfit / jnp.sqrt(spread), skewness) > most))
+            take = seen & ~refused
+            return jnp.where(take, smooth, image), jnp.where(take, which, scale), found | seen, refused
+
+        axes = tuple(range(1, measured.ndim))
+        mean = (used * measured).sum(axes, keepdims=True) / jnp.maximum(used.sum(axes, keepdims=True), 1.0)
+        nowhere = jnp.zeros(tuple(shape), bool)
+        largest = jnp.full(tuple(shape), len(scales) - 1)
+        start = (jnp.broadcast_to(jnp.maximum(mean, 0.0), measured.shape), largest, nowhere, nowhere)
+        image, scale, _, _ = jax.lax.fori_loop(0, len(scales), try_kernel, start)
+
+        def step(_: Any, field: Array) -> Array:
+            return multiplicative_step(
+                field,
+                measured,
+                used,
+                noise.variance,
+                lambda each: operator.smooth(each, scale),
+                lambda each: operator.smooth_adjoint(each, scale),
+            )
+
+        image = jnp.maximum(operator.smooth(jax.lax.fori_loop(0, STEPS, step, image), scale), 0.0)
         variance, third = noise.moments(image)
-        score = FilterBank(filters, shape).scores_of_stack(measured - image, variance, third, used, noise.inflation)
-        chi_square = float((used * (measured - image) ** 2 / variance).sum()) / max(float(used.sum()), 1.0)
-    score, image, place = np.asarray(score), np.asarray(image), np.asarray(scale)
-    strongest = np.take_along_axis(score, np.abs(score).argmax(axis=0)[None], axis=0)[0][: data.shape[0]]
-    freedom = float(pixons_per_point(scales, axes)[place].sum()) * data.shape[0]
-    history = np.array([(chi_square, freedom, float(np.abs(score).max()), math.nan)])
-    limit = limit_of(filters, shape, false_alarm, data.shape[0] + several)
-    return Restoration(image, image, place, strongest, limit, freedom, history, True)
+        left = measured - image
+        score = bank.scores_of_stack(left, variance, third, used, noise.inflation)
+        return image, scale, score, (used * left**2 / variance).sum()
+
+    return run
