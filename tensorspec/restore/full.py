@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -89,12 +90,14 @@ def restore(
     history: list[tuple[float, float, float, float]] = []
     settled = False
     with jax.enable_x64(True):
-        stage = _stage(data, valid, response, scales, noise, filters)
+        key = None if response is None else (response.shape, response.tobytes())
+        stage = _stage(shape, tuple(scales), key)
+        measured, used = jnp.asarray(data), jnp.asarray(valid)
         axes = tuple(range(1, data.ndim))
         mean = (valid * data).sum(axis=axes, keepdims=True) / np.maximum(valid.sum(axis=axes, keepdims=True), 1.0)
         image = jnp.broadcast_to(jnp.asarray(np.maximum(mean, _TINY)), data.shape)
         for _ in range(max(max_stages, 1)):
-            image, model, score, chi_square = stage(image, jnp.asarray(scale), jnp.asarray(iterations))
+            image, model, score, chi_square = stage(measured, used, image, jnp.asarray(scale), jnp.asarray(iterations), noise)
             score = np.asarray(score)
             size = np.abs(score).max(axis=(0, 1))
             proven = ndimage.binary_propagation(proven | (size > limit), mask=proven | (size > min(FOLLOW, limit)))
@@ -117,22 +120,17 @@ def strongest(score: Float[np.ndarray, "filters more ..."], fields: int) -> Floa
     return np.take_along_axis(score, np.abs(score).argmax(axis=0)[None], axis=0)[0][:fields]
 
 
-def _stage(
-    data: Float[np.ndarray, "fields ..."],
-    valid: Float[np.ndarray, "fields ..."],
-    response: Float[np.ndarray, "..."] | None,
-    scales: Sequence[float],
-    noise: FieldNoise,
-    filters: Sequence[Float[np.ndarray, "..."]],
-) -> Any:
-    """Return the compiled work of one stage: image, model, scores of all filters, chi-square."""
-    shape = data.shape[1:]
+@functools.lru_cache(maxsize=4)
+def _stage(shape: tuple[int, ...], scales: tuple[float, ...], key: tuple[tuple[int, ...], bytes] | None) -> Any:
+    """Return the work of one stage, compiled once for fields of a kind: image, model, all scores, chi-square."""
+    response = None if key is None else np.frombuffer(key[1]).reshape(key[0])
     operator = MapOperator(scales, response, shape)
-    bank = FilterBank(filters, shape)
-    measured, used = jnp.asarray(data), jnp.asarray(valid)
+    bank = FilterBank(matched_filters(response, len(shape), shape), shape)
 
     @jax.jit
-    def stage(image: Array, scale: Array, steps: Array) -> tuple[Array, Array, Array, Array]:
+    def stage(
+        measured: Array, used: Array, image: Array, scale: Array, steps: Array, noise: FieldNoise
+    ) -> tuple[Array, Array, Array, Array]:
         def apply(field: Array) -> Array:
             return operator.apply(field, scale)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from statistics import NormalDist
@@ -60,29 +61,24 @@ def denoise(
     limit = limit_of(filters, shape, false_alarm, data.shape[0] + (data.shape[0] > 1))
     most = -NormalDist().inv_cdf(false_alarm / (len(scales) * math.prod(shape)))
     with jax.enable_x64(True):
-        run = _compiled(shape, scales, noise, filters, most)
-        image, scale, score, chi_square = (np.asarray(each) for each in run(jnp.asarray(data), jnp.asarray(valid)))
+        found = _compiled(shape, tuple(scales))(jnp.asarray(data), jnp.asarray(valid), noise, most)
+        image, scale, score, chi_square = (np.asarray(each) for each in found)
     freedom = float(pixons_per_point(scales, axes)[scale].sum()) * data.shape[0]
     history = np.array([(float(chi_square) / max(float(valid.sum()), 1.0), freedom, np.abs(score).max(), 0.0)])
     return Restoration(image, image, scale, strongest(score, len(data)), limit, freedom, history, True)
 
 
-def _compiled(
-    shape: Sequence[int],
-    scales: Sequence[float],
-    noise: FieldNoise,
-    filters: Sequence[Float[np.ndarray, "..."]],
-    most: float,
-) -> Any:
-    """Return the compiled work: image, map, scores of all filters, chi-square."""
+@functools.lru_cache(maxsize=4)
+def _compiled(shape: tuple[int, ...], scales: tuple[float, ...]) -> Any:
+    """Return the work, compiled once for fields of a kind: image, map, scores of all filters, chi-square."""
     kernels = [paraboloid(scale, len(shape)) for scale in scales]
     mean_of = Convolution(kernels, shape)
     sum_of = Convolution([(kernel > 0) * 1.0 for kernel in kernels], shape, mirrored=False)
     operator = MapOperator(scales, None, shape)
-    bank = FilterBank(filters, shape)
+    bank = FilterBank(matched_filters(None, len(shape), shape), shape)
 
     @jax.jit
-    def run(measured: Array, used: Array) -> tuple[Array, Array, Array, Array]:
+    def run(measured: Array, used: Array, noise: FieldNoise, most: Array) -> tuple[Array, Array, Array, Array]:
         weighted, weights = mean_of.spectrum(used * measured), mean_of.spectrum(used)
         spectra = [sum_of.spectrum(each) for each in (used, used * measured, used * measured**2)]
 
@@ -106,8 +102,8 @@ def _compiled(
 
         axes = tuple(range(1, measured.ndim))
         mean = (used * measured).sum(axes, keepdims=True) / jnp.maximum(used.sum(axes, keepdims=True), 1.0)
-        nowhere = jnp.zeros(tuple(shape), bool)
-        largest = jnp.full(tuple(shape), len(scales) - 1)
+        nowhere = jnp.zeros(shape, bool)
+        largest = jnp.full(shape, len(scales) - 1)
         start = (jnp.broadcast_to(jnp.maximum(mean, 0.0), measured.shape), largest, nowhere, nowhere)
         image, scale, _, _ = jax.lax.fori_loop(0, len(scales), try_kernel, start)
 

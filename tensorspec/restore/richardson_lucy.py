@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -97,19 +98,26 @@ def richardson_lucy(
     >>> bool(sharp[3] > 6), round(float(sharp.sum()), 6)
     (True, 15.0)
     """
-    data = np.asarray(data, dtype=float)
+    data, response = np.asarray(data, dtype=float), np.asarray(response, dtype=float)
     with jax.enable_x64(True):
-        blur = Convolution([np.asarray(response, dtype=float)], data.shape[data.ndim - np.ndim(response) :])
         measured = jnp.asarray(data)
         used = jnp.ones_like(measured) if valid is None else jnp.asarray(valid, dtype=float)
         mean = jnp.maximum((used * measured).sum() / used.sum(), _TINY)
         field = jnp.full_like(measured, mean) if start is None else jnp.asarray(start, dtype=float)
+        run = _compiled(data.shape[data.ndim - response.ndim :], response.shape, response.tobytes())
+        return np.asarray(run(measured, used, field, jnp.asarray(iterations)))
 
-        @jax.jit
-        def run(field: Array, steps: Array) -> Array:
-            def step(_: Any, current: Array) -> Array:
-                return multiplicative_step(current, measured, used, lambda mean: mean, blur.apply, blur.adjoint)
 
-            return jax.lax.fori_loop(0, steps, step, field)
+@functools.lru_cache(maxsize=4)
+def _compiled(shape: tuple[int, ...], kernel: tuple[int, ...], response: bytes) -> Any:
+    """Return all steps, compiled once for fields of a kind."""
+    blur = Convolution([np.frombuffer(response).reshape(kernel)], shape)
 
-        return np.asarray(run(field, jnp.asarray(iterations)))
+    @jax.jit
+    def run(measured: Array, used: Array, field: Array, steps: Array) -> Array:
+        def step(_: Any, current: Array) -> Array:
+            return multiplicative_step(current, measured, used, lambda mean: mean, blur.apply, blur.adjoint)
+
+        return jax.lax.fori_loop(0, steps, step, field)
+
+    return run
