@@ -16,13 +16,13 @@ from tensorspec.restore.field_noise import FieldNoise
 from tensorspec.restore.kernels import pixons_per_point
 from tensorspec.restore.map_operator import MapOperator
 from tensorspec.restore.richardson_lucy import multiplicative_step
-from tensorspec.restore.significance import FilterBank, limit_of, matched_filters
+from tensorspec.restore.significance import FilterBank, limit_of, matched_filters, sharpening_filter
 
 __all__ = ["Restoration", "restore", "strongest"]
 
 # A region is opened only where a score is above the family-wise limit. What hangs together with such a place is
 # followed down to this score: beside a proven feature the rest of it is expected, and noise costs little there.
-FOLLOW = 2.5
+FOLLOW = 3.0
 _TINY = 1e-12
 HISTORY = ("chi_square", "degrees_of_freedom", "largest_significance", "lowered")
 
@@ -81,7 +81,7 @@ def restore(
     response together, whose lumps a finer map would lay open (root mean square errors rose by up to 9 %).
     """
     shape = data.shape[1:]
-    filters = matched_filters(response, len(shape), shape)
+    filters = _filters(response, shape)
     several = data.shape[0] > 1
     limit = limit_of(filters, shape, false_alarm, data.shape[0] + several)
     cost = pixons_per_point(scales, len(shape))
@@ -120,12 +120,21 @@ def strongest(score: Float[np.ndarray, "filters more ..."], fields: int) -> Floa
     return np.take_along_axis(score, np.abs(score).argmax(axis=0)[None], axis=0)[0][:fields]
 
 
+def _filters(response: Float[np.ndarray, "..."] | None, shape: Sequence[int]) -> list[Float[np.ndarray, "..."]]:
+    """Return the shapes that are looked for in the residual.
+
+    Without the sharpening filter compact sources stay too broad: errors of a scene with points were 30 % higher.
+    """
+    axes = len(shape)
+    return [*matched_filters(response, axes, shape), *sharpening_filter(response, axes, shape)]
+
+
 @functools.lru_cache(maxsize=4)
 def _stage(shape: tuple[int, ...], scales: tuple[float, ...], key: tuple[tuple[int, ...], bytes] | None) -> Any:
     """Return the work of one stage, compiled once for fields of a kind: image, model, all scores, chi-square."""
     response = None if key is None else np.frombuffer(key[1]).reshape(key[0])
     operator = MapOperator(scales, response, shape)
-    bank = FilterBank(matched_filters(response, len(shape), shape), shape)
+    bank = FilterBank(_filters(response, shape), shape)
 
     @jax.jit
     def stage(

@@ -98,7 +98,7 @@ def pixon(
     some, radii go down by a step. It ends when there is none: chi-square of the whole would be met long before.
 
     What counts as structure has to exceed a limit that the noise of the whole field exceeds with the chance of
-    `false_alarm`; beside such a place structure is followed down to 2.5 standard deviations. Beyond its ends the field
+    `false_alarm`; beside such a place structure is followed down to 3 standard deviations. Beyond its ends the field
     is mirrored.
 
     The restored field is an estimate without error bars, and its finest detail depends on the psf that is given; a

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 from tensorspec.restore.kernels import folded, gaussian
 from tensorspec.restore.reflection import Convolution
 
-__all__ = ["WIDTHS", "FilterBank", "limit_of", "matched_filters", "normal_score"]
+__all__ = ["WIDTHS", "FilterBank", "limit_of", "matched_filters", "normal_score", "sharpening_filter"]
 
 # Standard deviations, in pixels, of the Gaussians by which the filters are wider than the response.
 WIDTHS = (0.0, 1.5, 3.0, 6.0)
@@ -33,6 +33,23 @@ def matched_filters(
     own = np.ones((1,) * axes) if response is None else np.asarray(response, dtype=float)
     fitting = [width for width in widths if 6 * width <= min(shape)]
     return [folded(own, gaussian(width, axes)) if width > 0 else own for width in fitting]
+
+
+def sharpening_filter(
+    response: Float[np.ndarray, "..."] | None, axes: int, shape: Sequence[int]
+) -> list[Float[np.ndarray, "..."]]:
+    """Return the response less one that is wider by 1.5 points: what a peak that is still too broad leaves over.
+
+    Examples
+    --------
+    >>> abs(float(sharpening_filter(None, 1, (20,))[0].sum())) < 1e-12
+    True
+    """
+    narrow, *wider = matched_filters(response, axes, shape, WIDTHS[:2])
+    if not wider:
+        return []
+    rims = [((size - own) // 2,) * 2 for size, own in zip(wider[0].shape, narrow.shape, strict=True)]
+    return [np.pad(narrow, rims) - wider[0]]
 
 
 class FilterBank:
