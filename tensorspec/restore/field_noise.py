@@ -59,9 +59,7 @@ def even_noise(data: Float[np.ndarray, "fields ..."], valid: Float[np.ndarray, "
         if count < 3:
             continue
         first, middle, last = (np.arange(start, count - 2 + start) for start in range(3))
-        differences = (
-            differences.take(first, axis) - 2 * differences.take(middle, axis) + differences.take(last, axis)
-        )
+        differences = differences.take(first, axis) - 2 * differences.take(middle, axis) + differences.take(last, axis)
         known = known.take(first, axis) * known.take(middle, axis) * known.take(last, axis)
         norm *= 6.0
     sizes = np.abs(differences[known > 0])

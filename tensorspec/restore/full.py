@@ -24,6 +24,8 @@ __all__ = ["Restoration", "restore", "strongest"]
 # followed down to this score: beside a proven feature the rest of it is expected, and noise costs little there.
 FOLLOW = 3.0
 _TINY = 1e-12
+# A stage at a map that cannot get finer has to lower what is left to this share.
+_PROGRESS = 0.97
 HISTORY = ("chi_square", "degrees_of_freedom", "largest_significance", "lowered")
 
 
@@ -89,6 +91,8 @@ def restore(
     proven = np.zeros(shape, bool)
     history: list[tuple[float, float, float, float]] = []
     settled = False
+    before: float | None = None
+    counted = max(float(valid.sum()), 1.0)
     with jax.enable_x64(True):
         key = None if response is None else (response.shape, response.tobytes())
         stage = _stage(shape, tuple(scales), key)
@@ -97,21 +101,35 @@ def restore(
         mean = (valid * data).sum(axis=axes, keepdims=True) / np.maximum(valid.sum(axis=axes, keepdims=True), 1.0)
         image = jnp.broadcast_to(jnp.asarray(np.maximum(mean, _TINY)), data.shape)
         for _ in range(max(max_stages, 1)):
-            image, model, score, chi_square = stage(measured, used, image, jnp.asarray(scale), jnp.asarray(iterations), noise)
-            score = np.asarray(score)
+            image, model, score, chi_square = stage(
+                measured, used, image, jnp.asarray(scale), jnp.asarray(iterations), noise
+            )
+            score, used_scale = np.asarray(score), scale
             size = np.abs(score).max(axis=(0, 1))
-            proven = ndimage.binary_propagation(proven | (size > limit), mask=proven | (size > min(FOLLOW, limit)))
-            lower = ndimage.binary_dilation(proven & (size > min(FOLLOW, limit))) & (scale > 0)
-            counted = max(float(valid.sum()), 1.0)
+            follow = min(FOLLOW, limit)
+            proven = ndimage.binary_propagation(proven | (size > limit), mask=proven | (size > follow))
+            structure = proven & (size > follow)
+            lower = ndimage.binary_dilation(structure) & (scale > 0)
             freedom = float(cost[scale].sum()) * data.shape[0]
+            left = float(size[structure].max(initial=0.0))
             history.append((float(chi_square) / counted, freedom, float(size.max()), float(lower.sum())))
-            settled = not lower.any()
-            if settled or len(history) == max_stages:
+            settled = not structure.any()
+            # With the finest kernels where they are needed, what is left is for the iteration, as long as it helps.
+            stuck = not lower.any() and before is not None and left > _PROGRESS * before
+            if settled or stuck:
                 break
+            before = None if lower.any() else left
             scale = scale - lower
     significance = strongest(score, len(data))
     return Restoration(
-        np.asarray(image), np.asarray(model), scale, significance, limit, history[-1][1], np.array(history), settled
+        np.asarray(image),
+        np.asarray(model),
+        used_scale,
+        significance,
+        limit,
+        history[-1][1],
+        np.array(history),
+        settled,
     )
 
 

@@ -77,7 +77,9 @@ def as_fields(function: str, data: xr.DataArray, mask: xr.DataArray | None, dims
     if mask is not None:
         given = mask.broadcast_like(data).transpose(*order).as_numpy().values.reshape(shape)
         if mask.sizes == data.sizes and np.isnan(values[given]).any():
-            raise InvalidData(f"{function}: {int(np.isnan(values[given]).sum())} values are NaN where the mask is True.")
+            raise InvalidData(
+                f"{function}: {int(np.isnan(values[given]).sum())} values are NaN where the mask is True."
+            )
     if np.isinf(values[given]).any():
         raise InvalidData(f"{function}: {int(np.isinf(values[given]).sum())} values are infinite; mask them.")
     valid = given & ~np.isnan(values)
@@ -161,7 +163,9 @@ def noise_of_fields(
     else:
         raise InvalidArgument(f"{function}: noise is {noise!r}; expected 'poisson', 'gaussian' or a ts.NoiseModel.")
     if found.gain == 0 and found.read_variance <= 0:
-        raise InvalidArgument(f"{function}: the noise is zero everywhere; give one, ts.NoiseModel(gain, read_variance).")
+        raise InvalidArgument(
+            f"{function}: the noise is zero everywhere; give one, ts.NoiseModel(gain, read_variance)."
+        )
     if found.read_variance == 0:
         below = int((fields.values < 0).sum())
         if below:

@@ -100,7 +100,6 @@ class FilterBank:
             found.append(jnp.where(seen, normal_score(total / jnp.sqrt(second), skewness), 0.0))
         return jnp.stack(found)
 
-
     def scores_of_stack(
         self,
         residual: Float[Array, "fields ..."],
