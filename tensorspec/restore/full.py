@@ -16,9 +16,9 @@ from tensorspec.restore.field_noise import FieldNoise
 from tensorspec.restore.kernels import pixons_per_point
 from tensorspec.restore.map_operator import MapOperator
 from tensorspec.restore.richardson_lucy import multiplicative_step
-from tensorspec.restore.significance import FilterBank, limit_of, matched_filters, sharpening_filter
+from tensorspec.restore.significance import FilterBank, limit_of, matched_filters, sharpening_filter, strongest
 
-__all__ = ["Restoration", "restore", "strongest"]
+__all__ = ["Restoration", "restore"]
 
 # A region is opened only where a score is above the family-wise limit. What hangs together with such a place is
 # followed down to this score: beside a proven feature the rest of it is expected, and noise costs little there.
@@ -120,7 +120,7 @@ def restore(
                 break
             before = None if lower.any() else left
             scale = scale - lower
-    significance = strongest(score, len(data))
+    significance = strongest(score)[: len(data)]
     return Restoration(
         np.asarray(image),
         np.asarray(model),
@@ -131,11 +131,6 @@ def restore(
         np.array(history),
         settled,
     )
-
-
-def strongest(score: Float[np.ndarray, "filters more ..."], fields: int) -> Float[np.ndarray, "fields ..."]:
-    """Return, for every point of every field, the score of the filter that stands out most, with its sign."""
-    return np.take_along_axis(score, np.abs(score).argmax(axis=0)[None], axis=0)[0][:fields]
 
 
 def _filters(response: Float[np.ndarray, "..."] | None, shape: Sequence[int]) -> list[Float[np.ndarray, "..."]]:

@@ -14,12 +14,12 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from tensorspec.restore.field_noise import FieldNoise
-from tensorspec.restore.full import Restoration, strongest
+from tensorspec.restore.full import Restoration
 from tensorspec.restore.kernels import paraboloid, pixons_per_point
 from tensorspec.restore.map_operator import MapOperator
 from tensorspec.restore.reflection import Convolution
 from tensorspec.restore.richardson_lucy import multiplicative_step
-from tensorspec.restore.significance import FilterBank, limit_of, matched_filters, normal_score
+from tensorspec.restore.significance import FilterBank, limit_of, matched_filters, normal_score, strongest
 
 __all__ = ["denoise"]
 
@@ -65,7 +65,7 @@ def denoise(
         image, scale, score, chi_square = (np.asarray(each) for each in found)
     freedom = float(pixons_per_point(scales, axes)[scale].sum()) * data.shape[0]
     history = np.array([(float(chi_square) / max(float(valid.sum()), 1.0), freedom, np.abs(score).max(), 0.0)])
-    return Restoration(image, image, scale, strongest(score, len(data)), limit, freedom, history, True)
+    return Restoration(image, image, scale, strongest(score)[: len(data)], limit, freedom, history, True)
 
 
 @functools.lru_cache(maxsize=4)

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 from tensorspec.restore.kernels import folded, gaussian
 from tensorspec.restore.reflection import Convolution
 
-__all__ = ["WIDTHS", "FilterBank", "limit_of", "matched_filters", "normal_score", "sharpening_filter"]
+__all__ = ["WIDTHS", "FilterBank", "limit_of", "matched_filters", "normal_score", "sharpening_filter", "strongest"]
 
 # Standard deviations, in pixels, of the Gaussians by which the filters are wider than the response.
 WIDTHS = (0.0, 1.5, 3.0, 6.0)
@@ -100,6 +100,20 @@ class FilterBank:
             found.append(jnp.where(seen, normal_score(total / jnp.sqrt(second), skewness), 0.0))
         return jnp.stack(found)
 
+    def amplitudes(
+        self, residual: Float[Array, "..."], variance: Float[Array, "..."], valid: Float[Array, "..."]
+    ) -> tuple[Float[Array, "filters ..."], Float[Array, "filters ..."]]:
+        """Return the best amplitude of every filter at every point, and its standard error; zero where unseen."""
+        own, spread = self.once.spectrum(valid * residual / variance), self.squared.spectrum(valid / variance)
+        found, errors = [], []
+        for which in range(self.count):
+            second = self.squared.field(spread * self.squared.transfers[which])
+            seen = second > 1e-9 * second.max()
+            second = jnp.where(seen, second, 1.0)
+            found.append(jnp.where(seen, self.once.field(own * self.once.transfers[which]) / second, 0.0))
+            errors.append(jnp.where(seen, 1 / jnp.sqrt(second), 0.0))
+        return jnp.stack(found), jnp.stack(errors)
+
     def scores_of_stack(
         self,
         residual: Float[Array, "fields ..."],
@@ -117,6 +131,17 @@ class FilterBank:
             residual, variance, third, valid = (jnp.concatenate(pair) for pair in pairs)
         root = inflation**0.5
         return self.scores(residual, variance * inflation, third * inflation * root, valid)
+
+
+def strongest(score: Float[np.ndarray, "filters ..."]) -> Float[np.ndarray, "..."]:
+    """Return, at every point, the score of the filter that stands out most, with its sign.
+
+    Examples
+    --------
+    >>> strongest(np.array([[1.0, 2.0], [-3.0, 0.5]]))
+    array([-3.,  2.])
+    """
+    return np.take_along_axis(score, np.abs(score).argmax(axis=0)[None], axis=0)[0]
 
 
 def normal_score(score: Float[Array, "..."], skewness: Float[Array, "..."]) -> Float[Array, "..."]:
