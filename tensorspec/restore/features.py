@@ -90,7 +90,8 @@ def find(
     listed.sort(key=lambda each: -abs(each[1]))
     columns = list(zip(*listed, strict=True)) if listed else [()] * 5
     places = np.array(columns[0], dtype=int).reshape(-1, len(shape))
-    return Found(first, places, *(np.array(each, dtype=float) for each in columns[1:]), limit)
+    scores, amplitudes, errors, widths = (np.array(each, dtype=float) for each in columns[1:])
+    return Found(first, places, scores, amplitudes, errors, widths, limit)
 
 
 def _separate(
@@ -170,7 +171,7 @@ def smooth_background(
             left = jnp.asarray(valid * data) - valid * background
             size = np.abs(np.asarray(_scores(shape, key)(left, background, jnp.asarray(valid), noise)[0])).max(axis=0)
             proven = ndimage.binary_propagation(size > limit, mask=size > _AROUND)
-            now = valid * ~ndimage.binary_dilation(proven)
+            now = np.where(ndimage.binary_dilation(proven), 0.0, valid)
             if now.sum() < 0.2 * valid.sum() or (now == used).all():
                 break
             used = now

@@ -107,7 +107,8 @@ def restore(
             score, used_scale = np.asarray(score), scale
             size = np.abs(score).max(axis=(0, 1))
             follow = min(FOLLOW, limit)
-            proven = ndimage.binary_propagation(proven | (size > limit), mask=proven | (size > follow))
+            seeds = proven | (size > limit)
+            proven = np.asarray(ndimage.binary_propagation(seeds, mask=seeds | (size > follow)), dtype=bool)
             structure = proven & (size > follow)
             lower = ndimage.binary_dilation(structure) & (scale > 0)
             freedom = float(cost[scale].sum()) * data.shape[0]

@@ -69,8 +69,9 @@ def folded(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     array([0.125, 0.375, 0.375, 0.125, 0.   ])
     """
     shape = [one + other - 1 for one, other in zip(first.shape, second.shape, strict=True)]
-    product = np.fft.rfftn(first, shape) * np.fft.rfftn(second, shape)
-    result = np.fft.irfftn(product, shape)
+    axes = tuple(range(len(shape)))
+    product = np.fft.rfftn(first, shape, axes=axes) * np.fft.rfftn(second, shape, axes=axes)
+    result = np.fft.irfftn(product, shape, axes=axes)
     # Rounding must not make a kernel of counts negative.
     return np.where(np.abs(result) < 1e-15 * np.abs(result).max(), 0.0, result)
 

@@ -1,4 +1,4 @@
-"""The operator of the pixon method: a pseudo-image, smoothed at every point by the kernel of its scale, then blurred."""
+"""The operator of the pixon method: a pseudo-image, smoothed at each point by the kernel of its scale, then blurred."""
 
 from __future__ import annotations
 

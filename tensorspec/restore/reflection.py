@@ -64,7 +64,7 @@ class Convolution:
             np.allclose(kernel, np.flip(kernel, axis), rtol=1e-12, atol=0) for kernel in kernels for axis in range(axes)
         )
         transfers = np.stack([_transfer(np.asarray(kernel, dtype=float), self.padded) for kernel in kernels])
-        self.transfers = jnp.asarray(transfers.real if self.even else transfers)
+        self.transfers = jnp.asarray(np.real(transfers) if self.even else transfers)
 
     def spectrum(self, field: Float[Array, "..."]) -> Array:
         """Return the Fourier transform of the mirrored field."""

@@ -1,0 +1,331 @@
+"""The pixon method against planted truth: errors, residuals, flux, flat fields, resolution; and what it is given."""
+
+import functools
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+from scipy.ndimage import gaussian_filter, gaussian_filter1d
+
+import tensorspec as ts
+from tensorspec.restore.kernels import gaussian
+from tensorspec.restore.richardson_lucy import richardson_lucy
+
+SPEC = importlib.util.spec_from_file_location("scenes", Path(__file__).with_name("scenes.py"))
+scenes = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(scenes)
+scene, error, neighbours, FULL_WIDTH = scenes.scene, scenes.error, scenes.neighbours, scenes.FULL_WIDTH
+PSF = gaussian(scenes.WIDTH, 2)
+TRUTH, COUNTS = scene(1)
+
+
+@functools.cache
+def restored(seed=1):
+    return ts.pixon(scene(seed)[1], psf=FULL_WIDTH)
+
+
+def oracle(counts, truth, most=40, step=2):
+    """Smallest error of Richardson-Lucy over its iterations: nobody knows the truth, so nobody can stop there."""
+    field, errors = None, []
+    for _ in range(0, most, step):
+        field = richardson_lucy(counts, PSF, step, start=field)
+        errors.append(error(field, truth))
+    assert errors.index(min(errors)) < len(errors) - 1
+    return min(errors)
+
+
+# ---- images
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_it_is_nearer_to_the_truth_than_the_best_richardson_lucy(seed):
+    truth, counts = scene(seed)
+    result = restored(seed)
+    own = error(result.restored, truth)
+    assert own < 0.92 * oracle(counts.values, truth)
+    assert own < 0.3 * error(richardson_lucy(counts.values, PSF, 300), truth)
+    assert result.attrs["settled"]
+    residual = (result.residual / np.sqrt(result.model)).values
+    assert abs(neighbours(residual)) < 0.03
+    assert 0.95 < (residual**2).mean() < 1.05
+    assert abs(float(result.restored.sum() / counts.sum()) - 1) < 0.002
+    assert abs(float(result.model.sum() / counts.sum()) - 1) < 1e-9
+    assert 40 < float(result.degrees_of_freedom) < 120
+
+
+def test_what_comes_back_belongs_together():
+    result = restored()
+    assert set(result.data_vars) == {
+        "restored", "model", "residual", "significance", "scale", "degrees_of_freedom", "history"
+    }  # fmt: skip
+    blurred = gaussian_filter(result.restored.values, scenes.WIDTH, mode="reflect")
+    assert np.abs(result.model.values - blurred).max() < 1e-3 * blurred.max()
+    np.testing.assert_allclose(result.residual, COUNTS - result.model)
+    assert float(result.restored.min()) >= 0
+    assert result.restored.attrs["units"] == "counts"
+    # Fine scales where there is detail, coarse ones elsewhere.
+    brightest = np.unravel_index(TRUTH.argmax(), TRUTH.shape)
+    assert result.scale.values[brightest] <= 2.8
+    assert float(result.scale.max()) == 16
+    stages = result.history.sel(quantity="degrees_of_freedom").values
+    assert (np.diff(stages) >= 0).all()
+    assert stages[-1] == float(result.degrees_of_freedom)
+    assert result.history.sel(quantity="lowered").values[-1] == 0
+    assert result.attrs["history"][-1].startswith("pixon: method 'full'")
+
+
+@pytest.mark.parametrize("method", ["full", "quick"])
+def test_a_flat_field_stays_flat(method):
+    rng = np.random.default_rng(5)
+    opened = 0
+    for _ in range(20):
+        counts = xr.DataArray(rng.poisson(20.0, (96, 96)), dims=("y", "x"))
+        result = ts.pixon(counts, psf=FULL_WIDTH if method == "full" else None, method=method)
+        assert float(result.restored.std()) <= 0.2 * np.sqrt(20)
+        opened += float(result.scale.min()) < 16
+    # One field in twenty is the chance that was asked for.
+    assert opened <= 3
+
+
+def test_there_is_no_false_source_in_twenty_noise_fields():
+    rng = np.random.default_rng(6)
+    counts = xr.DataArray(rng.poisson(20.0, (20, 96, 96)), dims=("field", "y", "x"))
+    fields = np.stack([ts.pixon(each, psf=FULL_WIDTH).restored.values for each in counts])
+    # Parametric bootstrap: what the same flat background restores to, drawn anew.
+    draws = xr.DataArray(rng.poisson(counts.values.mean(), (20, 96, 96)), dims=("draw", "y", "x"))
+    spread = np.stack([ts.pixon(each, psf=FULL_WIDTH).restored.values for each in draws]).std(axis=0).mean()
+    above = (fields - fields.mean(axis=(1, 2), keepdims=True)) / spread
+    assert int((above > 5).sum()) == 0
+
+
+@pytest.mark.slow
+def test_a_large_flat_field_stays_flat():
+    rng = np.random.default_rng(7)
+    opened = 0
+    for _ in range(5):
+        result = ts.pixon(xr.DataArray(rng.poisson(20.0, (512, 512)), dims=("y", "x")), psf=FULL_WIDTH)
+        assert float(result.restored.std()) <= 0.2 * np.sqrt(20)
+        opened += float(result.scale.min()) < 11
+    assert opened <= 1
+
+
+@pytest.mark.parametrize("total", [1e4, 3e4])
+def test_two_points_closer_than_the_resolution_are_told_apart(total):
+    """Two points of so many counts on a background of 20, three pixels apart: 0.8 of the full width of the psf."""
+    width = 3 / 0.8
+    truth = np.full((48, 48), 20.0)
+    truth[24, [22, 25]] += total
+    blurred = gaussian_filter(truth, width / 2.35482, truncate=6)
+    assert blurred[24, 23] > blurred[24, 22]  # a single peak
+    counts = xr.DataArray(np.random.default_rng(5).poisson(blurred), dims=("y", "x"))
+    line = ts.pixon(counts, psf=width).restored.values[24]
+    peaks = line[20:24].max(), line[24:28].max()
+    assert line[23:25].min() < 0.8 * min(peaks)
+    assert abs(line[18:30].argmax() + 18 - 23.5) < 2.6
+
+
+def test_a_single_point_is_not_split():
+    truth = np.full((48, 48), 20.0)
+    truth[24, 24] += 1e4
+    for seed in range(3):
+        counts = np.random.default_rng(seed).poisson(gaussian_filter(truth, 1.6, truncate=6))
+        line = ts.pixon(xr.DataArray(counts, dims=("y", "x")), psf=1.6 * 2.35482).restored.values[24]
+        assert line.argmax() == 24
+        assert (np.diff(line[24:30]) < 0).all()
+        assert (np.diff(line[19:25]) > 0).all()
+
+
+# ---- spectra
+
+
+def white_lines(apart, seed):
+    """Two lines of 80000 electrons, 1e4 counts in the highest channel, on a background of about 500."""
+    energy = np.arange(512)
+    truth = 1e3 * (1 + energy / 300.0) ** -1.5
+    truth[[250, 250 + apart]] += 8e4
+    blurred = gaussian_filter1d(truth, 7.5 / 2.35482, mode="reflect", truncate=6)
+    counts = np.random.default_rng(seed).poisson(blurred)
+    axis = xr.DataArray(500 + 0.25 * energy, dims="energy_loss", attrs={"units": "eV"})
+    return truth, xr.DataArray(counts, coords={"energy_loss": axis}, dims="energy_loss")
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_two_edges_closer_than_the_response_are_told_apart_without_invented_structure(seed):
+    truth, counts = white_lines(6, seed)
+    assert 9e3 < counts.max() < 2e4
+    assert counts[252:255].min() > 0.95 * counts.max()  # a single bump
+    width = 7.5 * 0.25
+    offsets = np.arange(-15, 16) * 0.25
+    response = xr.DataArray(
+        np.exp(-4 * np.log(2) * (offsets / width) ** 2), coords={"energy_loss": offsets}, dims="energy_loss"
+    )
+    result = ts.pixon(counts, psf=response)
+    found = result.restored.values
+    assert found[252:255].min() < 0.8 * min(found[247:253].max(), found[254:260].max())
+    assert abs(found[244:253].argmax() + 244 - 250) <= 1
+    assert abs(found[254:262].argmax() + 254 - 256) <= 1
+    away = np.abs(np.arange(512) - 253) > 25
+    sharp = richardson_lucy(counts.values, gaussian(7.5 / 2.35482, 1), 1000)
+    assert error(found[away], truth[away]) < 0.15 * error(sharp[away], truth[away])
+    assert error(found[away], truth[away]) < 0.5 * error(counts.values[away], truth[away])
+
+
+def test_an_asymmetric_response_moves_nothing():
+    """A zero-loss peak with a tail: its centre is at the zero of its coordinate, not in its middle or mean."""
+    energy = np.arange(200.0)
+    truth = np.full(200, 50.0)
+    truth[100] = 5e4
+    tail = np.array([0.1, 0.2, 0.4, 0.2, 0.1] + [0.03] * 6)
+    tail /= tail.sum()
+    blurred = np.convolve(truth, tail)[2:202]
+    counts = xr.DataArray(
+        np.random.default_rng(0).poisson(blurred[10:-10]), coords={"energy_loss": energy[10:-10]}, dims="energy_loss"
+    )
+    response = xr.DataArray(tail, coords={"energy_loss": np.arange(-2.0, 9)}, dims="energy_loss")
+    result = ts.pixon(counts, psf=response)
+    assert float(result.restored.idxmax()) == 100
+    near = result.restored.sel(energy_loss=slice(98, 102)).sum()
+    assert abs(float(near) / 5e4 - 1) < 0.03
+
+
+# ---- stacks, masks, types, noise
+
+
+def test_a_stack_shares_its_map_and_gains_from_it():
+    rng = np.random.default_rng(0)
+    truth = np.full((64, 64), 6.0)
+    truth[20:40, 24:26] += 4.0
+    stack = xr.DataArray(rng.poisson(truth, (6, 64, 64)), dims=("window", "y", "x")).transpose("y", "window", "x")
+    result = ts.pixon(stack, psf=1.5)
+    assert result.restored.dims == stack.dims
+    assert set(result.scale.dims) == {"y", "x"}
+    single = [ts.pixon(stack.isel(window=each), psf=1.5) for each in range(2)]
+    assert float(result.scale[30, 24]) < min(float(each.scale[30, 24]) for each in single)
+    assert abs(float(result.restored.sum() / stack.sum()) - 1) < 0.002
+
+
+@pytest.mark.parametrize("method", ["full", "quick"])
+def test_masked_and_missing_points_count_for_nothing(method):
+    psf = None if method == "quick" else FULL_WIDTH
+    truth, counts = scene(3)
+    use = xr.DataArray(np.ones(counts.shape, bool), dims=counts.dims)
+    use[:, 40] = False
+    use[70:73, 10:13] = False
+    spoiled = counts.where(use, 10**6)
+    masked = ts.pixon(spoiled, psf, method=method, mask=use)
+    missing = ts.pixon(counts.where(use), psf, method=method)
+    np.testing.assert_allclose(masked.restored, missing.restored)
+    assert np.isnan(masked.residual.values[~use.values]).all()
+    assert np.isfinite(masked.residual.values[use.values]).all()
+    whole = ts.pixon(counts, psf, method=method)
+    assert error(masked.restored, truth) < 1.15 * error(whole.restored, truth)
+
+
+@pytest.mark.parametrize("method", ["full", "quick"])
+def test_types_labels_and_units_survive(method):
+    psf = None if method == "quick" else {"y": 1.1, "x": 1.1}
+    counts = COUNTS.isel(y=slice(0, 40), x=slice(0, 48)).assign_coords(
+        y=("y", 0.3 * np.arange(40), {"units": "nm"}), x=("x", 0.3 * np.arange(48), {"units": "nm"})
+    )
+    counts.attrs["history"] = ["before"]
+    before = counts.copy(deep=True)
+    plain = ts.pixon(counts, psf, method=method)
+    single = ts.pixon(counts.astype(np.float32), psf, method=method)
+    turned = ts.pixon(counts.T, psf, method=method)
+    assert counts.identical(before)
+    assert plain.restored.dtype == np.float64
+    assert single.restored.dtype == np.float32
+    np.testing.assert_allclose(single.restored, plain.restored, rtol=1e-5)
+    np.testing.assert_allclose(turned.restored.T, plain.restored, rtol=1e-6)
+    assert plain.x.attrs["units"] == "nm"
+    assert plain.attrs["history"][0] == "before"
+    assert ts.pixon(counts, psf, method=method).identical(plain)
+
+
+def test_lazy_data_give_the_same():
+    counts = COUNTS.isel(y=slice(0, 40), x=slice(0, 48))
+    lazy = ts.pixon(counts.chunk({"y": 10}), method="quick")
+    np.testing.assert_allclose(lazy.restored, ts.pixon(counts, method="quick").restored)
+
+
+def test_even_noise_may_go_below_zero():
+    rng = np.random.default_rng(0)
+    truth = np.zeros((64, 64))
+    truth[20:30, 20:30] = -6
+    truth[40:44, 40:44] = 12
+    data = xr.DataArray(truth + rng.normal(0, 2, truth.shape), dims=("y", "x"))
+    result = ts.pixon(data, noise="gaussian", nonnegative=False)
+    assert error(result.restored, truth) < 0.4 * error(data, truth)
+    assert float(result.restored[22:28, 22:28].mean()) < -4.5
+    assert abs(float((result.restored - data).mean())) < 0.05
+    upright = ts.pixon(data, noise="gaussian")
+    assert float(upright.restored.min()) >= 0
+    flat = ts.pixon(data.copy(data=rng.normal(0, 2, truth.shape)), noise="gaussian", nonnegative=False)
+    assert float(flat.scale.min()) == 16
+    assert float(flat.restored.std()) < 0.4
+
+
+def test_a_noise_model_scales_with_its_gain():
+    counts = COUNTS.isel(y=slice(0, 64), x=slice(0, 64))
+    own = ts.pixon(counts, psf=FULL_WIDTH)
+    scaled = ts.pixon(17.0 * counts, psf=FULL_WIDTH, noise=ts.NoiseModel(gain=17.0))
+    np.testing.assert_allclose(scaled.restored / 17, own.restored, rtol=1e-6)
+    np.testing.assert_array_equal(scaled.scale, own.scale)
+    # Taken for counts, the noise of such data is structure.
+    assert float(ts.pixon(17.0 * counts, psf=FULL_WIDTH).degrees_of_freedom) > 3 * float(own.degrees_of_freedom)
+
+
+# ---- quick
+
+
+def test_the_quick_method_beats_the_best_gaussian():
+    for seed in (0, 1):
+        truth, _ = scene(seed)
+        counts = xr.DataArray(np.random.default_rng(seed).poisson(truth), dims=("y", "x"))
+        best = min(error(gaussian_filter(counts.values * 1.0, width), truth) for width in np.arange(0.4, 3, 0.1))
+        result = ts.pixon(counts, method="quick")
+        assert error(result.restored, truth) < 0.8 * best
+        assert abs(float(result.restored.sum() / counts.sum()) - 1) < 1e-6
+
+
+# ---- mistakes
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "message"),
+    [
+        ({"method": "slow"}, ts.InvalidArgument, "'full' or 'quick'"),
+        ({"noise": "pink"}, ts.InvalidArgument, "'poisson', 'gaussian' or a ts.NoiseModel"),
+        ({"method": "quick", "psf": 2.0}, ts.InvalidArgument, "takes no psf"),
+        ({"psf": -1.0}, ts.InvalidArgument, "psf of 'y'"),
+        ({"psf": xr.DataArray([1.0, 2, 1], dims="x")}, ts.UnknownMode, r"the psf has dimensions \['x'\]"),
+        ({"dims": "z"}, ts.UnknownMode, "no dimension 'z'"),
+        ({"false_alarm": 0.0}, ts.InvalidArgument, "false_alarm"),
+        ({"iterations": 0}, ts.InvalidArgument, "iterations"),
+        ({"scales": ()}, ts.InvalidArgument, "radii"),
+        ({"scales": (1, 400)}, ts.InvalidArgument, "wider than the field"),
+        ({"noise": ts.NoiseModel(0.0, 0.0)}, ts.InvalidArgument, "zero everywhere"),
+    ],
+)
+def test_mistakes_are_named(change, kind, message):
+    with pytest.raises(kind, match=message):
+        ts.pixon(COUNTS, **change)
+
+
+def test_data_that_cannot_be_meant_are_refused():
+    with pytest.raises(ts.InvalidData, match="DataArray"):
+        ts.pixon(COUNTS.values)
+    with pytest.raises(ts.InvalidData, match="1 values are below zero"):
+        ts.pixon(COUNTS.where(COUNTS != COUNTS.max(), -1))
+    with pytest.raises(ts.InvalidData, match="infinite"):
+        ts.pixon((COUNTS * 1.0).where(COUNTS != COUNTS.max(), np.inf))
+    with pytest.raises(ts.InvalidData, match="no valid entry"):
+        ts.pixon(COUNTS * np.nan)
+    with pytest.raises(ts.InvalidArgument, match="dims="):
+        ts.pixon(xr.DataArray(np.ones((5, 5, 5)), dims=("a", "b", "c")))
+    coords = {"y": np.arange(96) * 0.5, "x": np.arange(96) * 0.5}
+    psf = xr.DataArray(np.ones((3, 3)), coords={"y": [-1.0, 0, 1], "x": [-1.0, 0, 1]}, dims=("y", "x"))
+    with pytest.raises(ts.ModeMismatch, match="steps of 1"):
+        ts.pixon(COUNTS.assign_coords(coords), psf)
