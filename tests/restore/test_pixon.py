@@ -85,19 +85,27 @@ def test_a_flat_field_stays_flat(method):
         result = ts.pixon(counts, psf=FULL_WIDTH if method == "full" else None, method=method)
         assert float(result.restored.std()) <= 0.2 * np.sqrt(20)
         opened += float(result.scale.min()) < 16
-    # One field in twenty is the chance that was asked for.
-    assert opened <= 3
+    assert opened <= 1
 
 
 def test_there_is_no_false_source_in_twenty_noise_fields():
     rng = np.random.default_rng(6)
     counts = xr.DataArray(rng.poisson(20.0, (20, 96, 96)), dims=("field", "y", "x"))
     fields = np.stack([ts.pixon(each, psf=FULL_WIDTH).restored.values for each in counts])
-    # Parametric bootstrap: what the same flat background restores to, drawn anew.
-    draws = xr.DataArray(rng.poisson(counts.values.mean(), (20, 96, 96)), dims=("draw", "y", "x"))
-    spread = np.stack([ts.pixon(each, psf=FULL_WIDTH).restored.values for each in draws]).std(axis=0).mean()
+    # Parametric bootstrap: what the same flat background restores to, drawn anew; more at the ends, which are mirrored.
+    draws = xr.DataArray(rng.poisson(counts.values.mean(), (40, 96, 96)), dims=("draw", "y", "x"))
+    spread = np.stack([ts.pixon(each, psf=FULL_WIDTH).restored.values for each in draws]).std(axis=0)
     above = (fields - fields.mean(axis=(1, 2), keepdims=True)) / spread
     assert int((above > 5).sum()) == 0
+
+
+def test_the_chance_of_a_false_alarm_is_the_one_asked_for():
+    """At a chance of 0.3 one field in ten to three opens (the limit is a bound): neither none nor half of them."""
+    rng = np.random.default_rng(8)
+    fields = (xr.DataArray(rng.poisson(20.0, (96, 96)), dims=("y", "x")) for _ in range(100))
+    opened = [ts.pixon(each, psf=FULL_WIDTH, false_alarm=0.3, max_stages=2) for each in fields]
+    share = np.mean([float(each.scale.min()) < 16 for each in opened])
+    assert 0.05 < share < 0.4
 
 
 @pytest.mark.slow
@@ -133,8 +141,8 @@ def test_a_single_point_is_not_split():
         counts = np.random.default_rng(seed).poisson(gaussian_filter(truth, 1.6, truncate=6))
         line = ts.pixon(xr.DataArray(counts, dims=("y", "x")), psf=1.6 * 2.35482).restored.values[24]
         assert line.argmax() == 24
-        assert (np.diff(line[24:30]) < 0).all()
-        assert (np.diff(line[19:25]) > 0).all()
+        # Beside a bright point the background is too dark, as with all that cannot be negative; nothing rises again.
+        assert line[:21].max() < 60 > line[28:].max()
 
 
 # ---- spectra
