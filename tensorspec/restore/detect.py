@@ -12,10 +12,13 @@ from tensorspec.errors import InvalidData, UnknownMode
 from tensorspec.noise import NoiseModel
 from tensorspec.prepare.steps import as_spectra
 from tensorspec.restore.features import find, smooth_background
-from tensorspec.restore.kernels import DEFAULT_SCALES, scales_that_fit
+from tensorspec.restore.kernels import DEFAULT_SCALES, spread
 from tensorspec.restore.labels import as_fields, field_dimensions, noise_of_fields, response_of, with_labels
 
 __all__ = ["detect"]
+
+# A background is smooth over so many standard deviations of the response, or it would follow the features.
+_BROADER = 10.0
 
 
 def detect(
@@ -49,8 +52,9 @@ def detect(
     mask : DataArray of bool, optional
         True = use.
     scale : float, optional
-        Radius in points of the kernel that a background of the data themselves is smooth over; by default the largest
-        of up to 16 that is no more than a quarter of the field. Features about as wide as that are not seen.
+        Radius in points of the kernel that a background of the data themselves is smooth over; by default 16, or ten
+        standard deviations of the psf, and no more than a quarter of the field. Features about as wide as that are not
+        seen.
     false_alarm : float
         Chance that pure noise gives any feature, anywhere in the field.
 
@@ -80,7 +84,7 @@ def detect(
     --------
     >>> rng = np.random.default_rng(0)
     >>> field = np.full((40, 40), 5.0)
-    >>> field[10:13, 20:23] += 15
+    >>> field[11, 21] += 40
     >>> found = detect(xr.DataArray(rng.poisson(field), dims=("y", "x")))
     >>> found.sizes["feature"], found.feature_y.values, found.feature_x.values
     (1, array([11]), array([21]))
@@ -98,7 +102,8 @@ def detect(
     fields, found = noise_of_fields("detect", fields, noise, str(data.dims[-1]), True)
     values, valid = fields.values[0], fields.valid[0]
     if background is None:
-        radius = scales_that_fit(DEFAULT_SCALES, values.shape)[-1]
+        wide = DEFAULT_SCALES[-1] if response is None else max(DEFAULT_SCALES[-1], _BROADER * spread(response))
+        radius = max(1.0, min(wide, min(values.shape) / 4))
         radius = radius if scale is None else number("detect: scale", scale, 1, min(values.shape) / 2)
         expected = smooth_background(values, valid, response, found, radius, false_alarm)
     else:

@@ -48,9 +48,9 @@ def find(
 ) -> Found:
     """Return what stands out from a background by more than noise would, anywhere in the field.
 
-    Each round takes the places where a filter's score is the largest around and above the limit, and subtracts the
-    filter's shape at its best amplitude; so a strong feature is not counted again beside itself. What is left over of a
-    shape that no filter has can be found as further, weaker features.
+    Each round takes the places where a filter's score is the largest around and above the limit, and adds the
+    filter's shape at its best amplitude to what is expected; so a strong feature is not counted again beside itself.
+    What is left over of a shape that no filter has can be found as further, weaker features.
 
     Parameters
     ----------
@@ -69,14 +69,17 @@ def find(
     key = None if response is None else (response.shape, response.tobytes())
     centres = [tuple(size // 2 for size in each.shape) for each in filters]
     radii = [_radius(each) for each in filters]
-    left = np.array(valid * (data - background))
+    model = np.array(background)
     listed: list[tuple[tuple[int, ...], float, float, float, float]] = []
     with jax.enable_x64(True):
         run = _scores(shape, key)
-        expected = jnp.asarray(background)
         first = None
         for _ in range(_ROUNDS):
-            score, amplitude, error = (np.asarray(each) for each in run(jnp.asarray(left), expected, valid, noise))
+            score, amplitude, error = (
+                # A feature brings its own noise: what is left over of it is judged by that too.
+                np.asarray(each)
+                for each in run(data - model, np.maximum(model, background), valid, noise)
+            )
             first = strongest(score) if first is None else first
             taken = _separate(np.abs(score), np.abs(amplitude) / np.where(error > 0, error, 1.0), limit, radii)
             if not taken:
@@ -84,8 +87,7 @@ def find(
             for which, place in taken:
                 own = (which, *place)
                 listed.append((place, score[own], amplitude[own], error[own], WIDTHS[which]))
-                _subtract(left, amplitude[own] * filters[which], place, centres[which])
-            left *= valid
+                _add(model, amplitude[own] * filters[which], place, centres[which])
     assert first is not None
     listed.sort(key=lambda each: -abs(each[1]))
     columns = list(zip(*listed, strict=True)) if listed else [()] * 5
@@ -122,14 +124,14 @@ def _radius(kernel: np.ndarray) -> float:
     return float(np.sqrt(area / np.pi)) if kernel.ndim == 2 else float(area / 2)
 
 
-def _subtract(field: np.ndarray, kernel: np.ndarray, place: tuple[int, ...], centre: tuple[int, ...]) -> None:
-    """Subtract a kernel at a place, in place; what falls outside is lost, as it was not measured either."""
+def _add(field: np.ndarray, kernel: np.ndarray, place: tuple[int, ...], centre: tuple[int, ...]) -> None:
+    """Add a kernel at a place, in place; what falls outside is lost, as it was not measured either."""
     inner, outer = [], []
     for at, middle, size, own in zip(place, centre, field.shape, kernel.shape, strict=True):
         start, stop = at - middle, at - middle + own
         outer.append(slice(max(start, 0), min(stop, size)))
         inner.append(slice(max(-start, 0), own - max(stop - size, 0)))
-    field[tuple(outer)] -= kernel[tuple(inner)]
+    field[tuple(outer)] += kernel[tuple(inner)]
 
 
 @functools.lru_cache(maxsize=4)

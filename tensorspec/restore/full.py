@@ -75,7 +75,7 @@ def restore(
     Returns
     -------
     Restoration
-        With `settled` False where the last stage still found structure.
+        With `settled` False where a score is still above the limit.
 
     Notes
     -----
@@ -90,7 +90,6 @@ def restore(
     scale = np.full(shape, len(scales) - 1)
     proven = np.zeros(shape, bool)
     history: list[tuple[float, float, float, float]] = []
-    settled = False
     before: float | None = None
     counted = max(float(valid.sum()), 1.0)
     with jax.enable_x64(True):
@@ -114,13 +113,13 @@ def restore(
             freedom = float(cost[scale].sum()) * data.shape[0]
             left = float(size[structure].max(initial=0.0))
             history.append((float(chi_square) / counted, freedom, float(size.max()), float(lower.sum())))
-            settled = not structure.any()
             # With the finest kernels where they are needed, what is left is for the iteration, as long as it helps.
             stuck = not lower.any() and before is not None and left > _PROGRESS * before
-            if settled or stuck:
+            if stuck or not structure.any():
                 break
             before = None if lower.any() else left
             scale = scale - lower
+    settled = history[-1][2] <= limit
     significance = strongest(score)[: len(data)]
     return Restoration(
         np.asarray(image),

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float
 
-__all__ = ["DEFAULT_SCALES", "folded", "gaussian", "paraboloid", "pixons_per_point", "scales_that_fit"]
+__all__ = ["DEFAULT_SCALES", "folded", "gaussian", "paraboloid", "pixons_per_point", "scales_that_fit", "spread"]
 
 # Radii in pixels. The first is a single pixel: a paraboloid of radius one is zero at the neighbours.
 DEFAULT_SCALES = (1.0, 1.5, 2.0, 2.8, 4.0, 5.6, 8.0, 11.0, 16.0)
@@ -97,3 +97,20 @@ def scales_that_fit(scales: Sequence[float], shape: Sequence[int]) -> tuple[floa
     """
     fits = tuple(scale for scale in scales if 4 * scale <= min(shape))
     return fits or (scales[0],)
+
+
+def spread(kernel: Float[np.ndarray, "..."]) -> float:
+    """Return the standard deviation of a kernel in pixels, along the axis where it is widest.
+
+    Examples
+    --------
+    >>> round(spread(gaussian((1.0, 2.0), 2)), 2)
+    2.0
+    """
+    found = []
+    for axis in range(kernel.ndim):
+        profile = kernel.sum(axis=tuple(other for other in range(kernel.ndim) if other != axis))
+        places = np.arange(len(profile)) - len(profile) // 2
+        mean = (profile * places).sum() / profile.sum()
+        found.append(float(np.sqrt((profile * (places - mean) ** 2).sum() / profile.sum())))
+    return max(found)

@@ -115,7 +115,7 @@ def pixon(
     >>> bool(((result.restored - truth) ** 2).mean() < 0.15 * ((counts - truth) ** 2).mean())
     True
     >>> result.restored.attrs["units"], dict(result.sizes)
-    ('counts', {'y': 48, 'x': 48, 'stage': 1})
+    ('counts', {'y': 48, 'x': 48, 'stage': 1, 'quantity': 4})
     """
     if method not in METHODS:
         raise InvalidArgument(f"pixon: method is {method!r}; expected 'full' or 'quick'.")

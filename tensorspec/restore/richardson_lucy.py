@@ -31,14 +31,14 @@ def multiplicative_step(
 
     For counts this is the step of expectation maximisation (Richardson-Lucy), for even noise that of the image space
     reconstruction algorithm; in between its fixed points are those of the quasi-likelihood. A field stays
-    non-negative. Where no valid point sees it, it stays what it is.
+    non-negative. Where no valid point sees it, it stays what it is, as missing values are taken from the model.
 
     Parameters
     ----------
     field : array
         Non-negative.
     data, valid : array
-        Measured values and their weights: 1, or 0 where missing.
+        Measured values, and 1 where they are used, 0 where they are missing.
     variance : callable
         Of the mean, which is above zero; for counts the mean itself.
     apply, adjoint : callable
@@ -49,8 +49,9 @@ def multiplicative_step(
     Daube-Witherspoon and Muehllehner, IEEE Trans. Med. Imaging 5 (1986) 61-66, doi:10.1109/TMI.1986.4307748.
     """
     model = jnp.maximum(apply(field), _TINY)
-    weight = valid / variance(model)
-    up = jnp.maximum(adjoint(weight * data), 0.0)
+    weight = 1 / variance(model)
+    # Missing values are those of the model: without them a point that few others see could grow without end.
+    up = jnp.maximum(adjoint(weight * jnp.where(valid > 0, data, model)), 0.0)
     down = adjoint(weight * model)
     return jnp.where(down > _TINY, field * up / jnp.maximum(down, _TINY), field)
 
