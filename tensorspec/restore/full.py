@@ -106,10 +106,10 @@ def restore(
             score, used_scale = np.asarray(score), scale
             size = np.abs(score).max(axis=(0, 1))
             follow = min(FOLLOW, limit)
-            seeds = proven | (size > limit)
-            proven = np.asarray(ndimage.binary_propagation(seeds, mask=seeds | (size > follow)), dtype=bool)
-            structure = proven & (size > follow)
-            lower = ndimage.binary_dilation(structure) & (scale > 0)
+            seeds = np.logical_or(proven, size > limit)
+            proven = ndimage.binary_propagation(seeds, mask=np.logical_or(seeds, size > follow))
+            structure = np.logical_and(proven, size > follow)
+            lower = np.logical_and(ndimage.binary_dilation(structure), scale > 0)
             freedom = float(cost[scale].sum()) * data.shape[0]
             left = float(size[structure].max(initial=0.0))
             history.append((float(chi_square) / counted, freedom, float(size.max()), float(lower.sum())))

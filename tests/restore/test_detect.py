@@ -27,17 +27,18 @@ PSF = WIDTH * 2.35482 * 0.5
 
 
 def test_planted_particles_are_found_where_they_are_with_their_counts():
-    pulls = []
+    pulls, further = [], 0
     for seed in range(4):
         _, counts = particles(seed)
         found = ts.detect(counts, psf=PSF)
-        assert found.sizes["feature"] == len(PLANTED)
+        further += found.sizes["feature"] - len(PLANTED)
         for y, x, total in PLANTED:
             distance = np.hypot(found.feature_y - y * 0.5, found.feature_x - x * 0.5)
             own = found.isel(feature=int(distance.values.argmin()))
             assert float(distance.min()) < 0.8
             if float(own["width"]) == 0:  # taken for wider, it is given the counts of a wider one
                 pulls.append(float((own.amplitude - total) / own.standard_error))
+    assert 0 <= further <= 1
     assert len(pulls) >= 14
     assert abs(np.mean(pulls)) < 1.2
     assert np.std(pulls) < 1.6
@@ -50,8 +51,8 @@ def test_planted_particles_are_found_where_they_are_with_their_counts():
 def test_noise_gives_nothing():
     rng = np.random.default_rng(1)
     for mean in (20.0, 0.2):
-        fields = [ts.detect(xr.DataArray(rng.poisson(mean, (SIZE, SIZE)), dims=("y", "x")), psf=3.5) for _ in range(30)]
-        assert sum(each.sizes["feature"] > 0 for each in fields) <= 3
+        fields = [ts.detect(xr.DataArray(rng.poisson(mean, (SIZE, SIZE)), dims=("y", "x")), psf=3.5) for _ in range(15)]
+        assert sum(each.sizes["feature"] > 0 for each in fields) <= 2
         # The scores of noise are of the size that they should be, so that nothing real is lost either.
         assert 0.85 < np.mean([float((each.significance**2).mean()) for each in fields]) ** 0.5 < 1.9
 

@@ -80,7 +80,7 @@ def test_what_comes_back_belongs_together():
 def test_a_flat_field_stays_flat(method):
     rng = np.random.default_rng(5)
     opened = 0
-    for _ in range(20):
+    for _ in range(10):
         counts = xr.DataArray(rng.poisson(20.0, (96, 96)), dims=("y", "x"))
         result = ts.pixon(counts, psf=FULL_WIDTH if method == "full" else None, method=method)
         assert float(result.restored.std()) <= 0.2 * np.sqrt(20)
