@@ -48,6 +48,17 @@ def test_planted_particles_are_found_where_they_are_with_their_counts():
     assert (np.abs(found.score) > found.attrs["limit"]).all()
 
 
+def test_a_bright_feature_brings_its_own_noise_and_no_others():
+    point = np.zeros((SIZE, SIZE))
+    point[30, 30] = 2e4
+    for seed in range(3):
+        counts = np.random.default_rng(seed).poisson(5 + gaussian_filter(point, WIDTH, truncate=4))
+        found = ts.detect(xr.DataArray(counts, dims=("y", "x")), psf=WIDTH * 2.35482)
+        assert (int(found.feature_y[0]), int(found.feature_x[0])) == (30, 30)
+        assert found.sizes["feature"] <= 2
+        assert abs(float(found.amplitude[0]) / 2e4 - 1) < 0.1
+
+
 def test_noise_gives_nothing():
     rng = np.random.default_rng(1)
     for mean in (20.0, 0.2):
