@@ -1,9 +1,9 @@
 """The pixon method beside its peers: the same scenes, several seeds, errors against the truth.
 
 Simulated, so that the truth is known: 96 x 96 points, twelve Gaussian points of 500 to 4000 counts and sigma 1 to 2.5,
-a step of 20 on a gradient of 10 to 20, a psf of sigma 1.5, counts.  Peers get what no user has: the iteration, weight or
-threshold that is best for this very truth ("oracle").  Those that cannot deconvolve are applied to the blurred counts,
-and once more followed by Richardson-Lucy, at its best iteration.  The pixon method gets its defaults.
+a step of 20 on a gradient of 10 to 20, a psf of sigma 1.5, counts.  Peers get what no user has: the iteration, weight
+or threshold that is best for this very truth ("oracle").  Those that cannot deconvolve are applied to the blurred
+counts, and once more followed by Richardson-Lucy, at its best iteration.  The pixon method gets its defaults.
 
 Prints the root mean square error (mean of the seeds, and the smallest and largest), the error in flux, and the
 standard deviation that a flat field of 20 counts is left with.  Wavelets need PyWavelets, total variation and non-local

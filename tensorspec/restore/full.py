@@ -148,6 +148,7 @@ def _stage(shape: tuple[int, ...], scales: tuple[float, ...], key: tuple[tuple[i
     response = None if key is None else np.frombuffer(key[1]).reshape(key[0])
     operator = MapOperator(scales, response, shape)
     bank = FilterBank(_filters(response, shape), shape)
+    cost = jnp.asarray(pixons_per_point(scales, len(shape)))
 
     @jax.jit
     def stage(
@@ -166,9 +167,10 @@ def _stage(shape: tuple[int, ...], scales: tuple[float, ...], key: tuple[tuple[i
         # Rounding in Fourier space leaves a few negative zeros.
         image = jnp.maximum(image, 0.0)
         model = operator.blur(image)
-        variance, third = noise.moments(model)
         left = measured - model
-        chi_square = (used * left**2 / variance).sum()
+        chi_square = (used * left**2 / noise.moments(model)[0]).sum()
+        # From no count within a kernel follows no mean of zero: one event in a pixon is no surprise.
+        variance, third = noise.moments(model, cost[scale])
         return image, model, bank.scores_of_stack(left, variance, third, used, noise.inflation), chi_square
 
     return stage

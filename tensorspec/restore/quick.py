@@ -75,6 +75,7 @@ def _compiled(shape: tuple[int, ...], scales: tuple[float, ...]) -> Any:
     mean_of = Convolution(kernels, shape)
     sum_of = Convolution([(kernel > 0) * 1.0 for kernel in kernels], shape, mirrored=False)
     operator = MapOperator(scales, None, shape)
+    cost = jnp.asarray(pixons_per_point(scales, len(shape)))
     bank = FilterBank(matched_filters(None, len(shape), shape), shape)
 
     @jax.jit
@@ -89,7 +90,7 @@ def _compiled(shape: tuple[int, ...], scales: tuple[float, ...]) -> Any:
             smooth = jnp.maximum(smooth, 0.0)
             count, first, second = (sum_of.field(each * sum_of.transfers[which]) for each in spectra)
             count = jnp.round(count)
-            variance, third = noise.moments(smooth)
+            variance, third = noise.moments(smooth, cost[which])
             # Excess kurtosis of the noise; of its square the second and third cumulants, exact for counts.
             excess = noise.gain * third / variance**2
             misfit = ((second - 2 * smooth * first + count * smooth**2) / variance - count).sum(0)
@@ -118,9 +119,9 @@ def _compiled(shape: tuple[int, ...], scales: tuple[float, ...]) -> Any:
             )
 
         image = jnp.maximum(operator.smooth(jax.lax.fori_loop(0, STEPS, step, image), scale), 0.0)
-        variance, third = noise.moments(image)
         left = measured - image
+        variance, third = noise.moments(image, cost[scale])
         score = bank.scores_of_stack(left, variance, third, used, noise.inflation)
-        return image, scale, score, (used * left**2 / variance).sum()
+        return image, scale, score, (used * left**2 / noise.moments(image)[0]).sum()
 
     return run

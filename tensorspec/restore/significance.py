@@ -147,8 +147,9 @@ def strongest(score: Float[np.ndarray, "filters ..."]) -> Float[np.ndarray, "...
 def normal_score(score: Float[Array, "..."], skewness: Float[Array, "..."]) -> Float[Array, "..."]:
     """Return the score that a normal variable would have at the same chance as a skew one of mean 0, variance 1.
 
-    Sums of few counts are skew: an excess of five standard deviations is then no rarity. The distribution is taken for
-    a shifted gamma distribution, by the cube root of Wilson and Hilferty (doi:10.1073/pnas.17.12.684).
+    Sums of few counts are skew: an excess of five standard deviations is then no rarity. The variable is taken for a
+    count of mean ``1 / skewness^2`` in its own units, and the score is the signed root of its deviance, which is right
+    within 0.2 for means above 0.5 and too high by 0.4 at most for means down to 0.001.
 
     Examples
     --------
@@ -158,9 +159,10 @@ def normal_score(score: Float[Array, "..."], skewness: Float[Array, "..."]) -> F
     True
     """
     own = jnp.maximum(skewness, 1e-4)
-    # 6/g ((1 + g z / 2)^(1/3) - 1) + g/6; below the end of the distribution the chance is zero.
-    curved = 6 / own * (jnp.cbrt(jnp.maximum(1 + own * score / 2, 0.0)) - 1) + own / 6
-    return jnp.where(skewness <= 1e-4, score, curved)
+    # With the count n = mean (1 + x): its deviance is 2 mean ((1 + x) ln(1 + x) - x). There are no counts below zero.
+    excess = jnp.maximum(own * score, -1 + 1e-12)
+    deviance = jnp.maximum((1 + excess) * jnp.log1p(excess) - excess, 0.0)
+    return jnp.where(skewness <= 1e-4, score, jnp.sign(score) * jnp.sqrt(2 * deviance) / own)
 
 
 def limit_of(
