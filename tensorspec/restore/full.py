@@ -105,8 +105,9 @@ def restore(
             )
             score, used_scale = np.asarray(score), scale
             size = np.abs(score).max(axis=(0, 1))
-            follow = min(FOLLOW, limit)
-            seeds = np.logical_or(proven, size > limit)
+            opens = _opening(size, limit, filters, shape, false_alarm, data.shape[0] + several)
+            follow = min(FOLLOW, opens)
+            seeds = np.logical_or(proven, size > opens)
             proven = ndimage.binary_propagation(seeds, mask=np.logical_or(seeds, size > follow))
             structure = np.logical_and(proven, size > follow)
             lower = np.logical_and(ndimage.binary_dilation(structure), scale > 0)
@@ -131,6 +132,28 @@ def restore(
         np.array(history),
         settled,
     )
+
+
+def _opening(
+    size: np.ndarray,
+    limit: float,
+    filters: Sequence[Float[np.ndarray, "..."]],
+    shape: Sequence[int],
+    false_alarm: float,
+    fields: int,
+) -> float:
+    """Return the score that opens a region: the family-wise limit, or less where many peaks are above it.
+
+    Of all peaks that open a region a share of `false_alarm` may be false (Chumbley and Friston, NeuroImage 44 (2009)
+    62-70, doi:10.1016/j.neuroimage.2008.05.021). In pure noise any peak is false, and the share is the chance of one.
+    """
+    peaks = size[size == ndimage.maximum_filter(size, size=3)]
+    while True:
+        above = int((peaks > limit).sum())
+        lower = min(limit, limit_of(filters, shape, false_alarm * max(above, 1), fields))
+        if not limit - lower > 1e-3:
+            return lower
+        limit = lower
 
 
 def _filters(response: Float[np.ndarray, "..."] | None, shape: Sequence[int]) -> list[Float[np.ndarray, "..."]]:
