@@ -24,6 +24,8 @@ _STEPS = 20
 _APART = 3.0
 # Around a feature the background is found without what exceeds this score.
 _AROUND = 2.5
+# In one round go those above this share of the strongest; so much of the field is kept at the least.
+_SHARE, _LEAST, _GROWING = 0.25, 0.2, 12
 
 
 class Found(NamedTuple):
@@ -166,17 +168,34 @@ def smooth_background(
     with jax.enable_x64(True):
         fit = _smooth_fit(shape, scale)
         measured = jnp.asarray(data)
-        background = jnp.zeros(shape)
-        for _ in range(6):
-            mean = max(float((used * data).sum() / used.sum()), 1e-12)
-            background = fit(measured, jnp.asarray(used), jnp.full(shape, mean), noise)
-            left = jnp.asarray(valid * data) - valid * background
-            size = np.abs(np.asarray(_scores(shape, key)(left, background, jnp.asarray(valid), noise)[0])).max(axis=0)
-            proven = ndimage.binary_propagation(size > limit, mask=size > _AROUND)
-            now = np.where(ndimage.binary_dilation(proven), 0.0, valid)
-            if now.sum() < 0.2 * valid.sum() or (now == used).all():
+        run = _scores(shape, key)
+
+        def scored(weights: np.ndarray) -> tuple[Array, np.ndarray]:
+            mean = max(float((weights * data).sum() / weights.sum()), 1e-12)
+            found = fit(measured, jnp.asarray(weights), jnp.full(shape, mean), noise)
+            score = run(jnp.asarray(valid * data) - valid * found, found, jnp.asarray(valid), noise)[0]
+            return found, np.abs(np.asarray(score)).max(axis=0)
+
+        def without(size: np.ndarray, level: float) -> np.ndarray:
+            around = size > max(_AROUND, _SHARE * level)
+            region = ndimage.binary_propagation(size > level, mask=around)
+            return np.where(ndimage.binary_dilation(region), 0.0, valid)
+
+        # The strongest first: what they do to the background would make features of all that is around them.
+        background, size = scored(used)
+        for _ in range(_GROWING):
+            largest = float(size[used > 0].max(initial=0.0))
+            now = used * without(size, max(limit, _SHARE * largest))
+            if largest <= limit or now.sum() < _LEAST * valid.sum():
                 break
             used = now
+            background, size = scored(used)
+        for _ in range(2):
+            now = without(size, limit)
+            if (now == used).all() or now.sum() < _LEAST * valid.sum():
+                break
+            used = now
+            background, size = scored(used)
         return np.asarray(background)
 
 

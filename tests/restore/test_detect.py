@@ -59,6 +59,20 @@ def test_a_bright_feature_brings_its_own_noise_and_no_others():
         assert abs(float(found.amplitude[0]) / 2e4 - 1) < 0.1
 
 
+def test_a_weak_feature_is_found_beside_a_very_bright_one():
+    y, x = np.mgrid[:80, :80]
+    truth = np.full((80, 80), 20.0)
+    truth[(y - 55) ** 2 + (x - 52) ** 2 < 16] += 12
+    truth[28, 20] += 3e4
+    for seed in range(2):
+        counts = np.random.default_rng(seed).poisson(gaussian_filter(truth, WIDTH))
+        found = ts.detect(xr.DataArray(counts, dims=("y", "x")), psf=WIDTH * 2.35482)
+        distance = np.hypot(found.feature_y - 55, found.feature_x - 52)
+        assert float(distance.min()) < 5
+        assert float(found.score[int(distance.values.argmin())]) > 7
+        assert 19 < float(found.background[65:, :20].mean()) < 21
+
+
 def test_noise_gives_nothing():
     rng = np.random.default_rng(1)
     for mean in (20.0, 0.2):
