@@ -64,8 +64,8 @@ def detect(
         ``significance``, in standard deviations: the filter that stands out most at every point; negative is a
         deficit. ``background``. By ``feature``, the most significant first: its place along each dimension (a
         coordinate ``feature_x`` and so on, or a position), ``score`` (its significance), ``amplitude`` (its whole
-        signal, in units of the data, if it has the shape of the filter) and ``standard_error``, ``width`` (standard deviation beyond that of the psf, in
-        points). ``attrs``: the ``limit`` that a score exceeds.
+        signal, in units of the data, if it has the shape of the filter) and ``standard_error``, ``width`` (standard
+        deviation beyond that of the psf, in points). ``attrs``: the ``limit`` that a score exceeds.
 
     Raises
     ------
@@ -129,7 +129,7 @@ def detect(
     dataset.attrs = {
         "limit": result.limit,
         "false_alarm": false_alarm,
-        "noise": repr(NoiseModel(found.gain, found.read_variance)),
+        "noise": repr(NoiseModel(found.gain, float(np.mean(found.read_variance)))),
         "history": [*data.attrs.get("history", []), step],
     }
     return dataset

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -19,16 +19,16 @@ class FieldNoise(NamedTuple):
     Parameters
     ----------
     gain, read_variance : float
-        As of a noise model; not both zero.
-    floor : float
+        As of a noise model; not both zero. The second may be an array, with one number a field.
+    floor : float or array
         What was subtracted from the data, so that all that is restored is above zero.
     inflation : float
         Factor of the variance of sums over many points, above one where neighbours are correlated.
     """
 
     gain: float = 1.0
-    read_variance: float = 0.0
-    floor: float = 0.0
+    read_variance: Any = 0.0
+    floor: Any = 0.0
     inflation: float = 1.0
 
     def variance(self, mean: Float[Array, "..."]) -> Float[Array, "..."]:

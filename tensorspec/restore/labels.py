@@ -159,26 +159,40 @@ def noise_of_fields(
     elif noise == "poisson":
         found = FieldNoise()
     elif noise == "gaussian":
-        found = FieldNoise(0.0, even_noise(fields.values, fields.valid))
+        sizes = [even_noise(*each) for each in zip(fields.values[:, None], fields.valid[:, None], strict=True)]
+        if not min(sizes) > 0:
+            raise InvalidData(
+                f"{function}: no noise is left in neighbouring points of a field (most of them are equal); give it: "
+                "noise=ts.NoiseModel(gain, read_variance)."
+            )
+        # Scores and maps of different sources have noise of different sizes.
+        found = FieldNoise(0.0, sizes[0] if len(sizes) == 1 else _each(sizes, fields.values.ndim))
     else:
         raise InvalidArgument(f"{function}: noise is {noise!r}; expected 'poisson', 'gaussian' or a ts.NoiseModel.")
-    if found.gain == 0 and found.read_variance <= 0:
+    read = float(np.mean(found.read_variance))
+    if found.gain == 0 and read <= 0:
         raise InvalidArgument(
             f"{function}: the noise is zero everywhere; give one, ts.NoiseModel(gain, read_variance)."
         )
-    if found.read_variance == 0:
+    if read == 0:
         below = int((fields.values < 0).sum())
         if below:
             raise InvalidData(
                 f"{function}: {below} values are below zero, which counts cannot be; give the noise as "
                 "ts.NoiseModel(gain, read_variance), or noise='gaussian'."
             )
-    if found.read_variance == 0 or nonnegative:
+    if read == 0 or nonnegative:
         return fields, found
-    largest = found.gain * max(float(fields.values.max()), 0.0) + found.read_variance
-    floor = float(fields.values.min()) - _ROOM * largest**0.5
+    axes = tuple(range(1, fields.values.ndim))
+    highest = np.maximum(fields.values.max(axis=axes, keepdims=True), 0.0)
+    floor = fields.values.min(axis=axes, keepdims=True) - _ROOM * (found.gain * highest + found.read_variance) ** 0.5
     shifted = np.where(fields.valid > 0, fields.values - floor, 0.0)
     return fields._replace(values=shifted), found._replace(floor=floor)
+
+
+def _each(sizes: Sequence[float], axes: int) -> Float[np.ndarray, "fields ..."]:
+    """Return one number a field, broadcasting over its points."""
+    return np.asarray(sizes).reshape(-1, *[1] * (axes - 1))
 
 
 def with_labels(array: np.ndarray, data: xr.DataArray, fields: Fields, long_name: str) -> xr.DataArray:

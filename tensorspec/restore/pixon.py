@@ -47,7 +47,7 @@ def pixon(
         with coordinates that are zero at its centre (else its middle is). Or the full width at half maximum of a
         Gaussian, in the units of the coordinates. By default no blur is taken out.
     noise : {"poisson", "gaussian"} or NoiseModel
-        Counts; noise that is even over the field, whose size is estimated; or a model, for instance that of
+        Counts; noise that is even over a field, whose size is estimated for each; or a model, for instance that of
         `estimate_noise`.
     method : {"full", "quick"}
         ``"quick"`` only takes noise away, and takes no `psf`.
@@ -169,7 +169,7 @@ def pixon(
     )
     dataset.attrs = {
         "method": method,
-        "noise": repr(NoiseModel(found.gain, found.read_variance)),
+        "noise": repr(NoiseModel(found.gain, float(np.mean(found.read_variance)))),
         "limit": result.limit,
         "settled": bool(result.settled),
         "history": [*data.attrs.get("history", []), step],

@@ -275,6 +275,38 @@ def test_even_noise_may_go_below_zero():
     assert float(flat.restored.std()) < 0.4
 
 
+def test_every_field_of_a_stack_has_its_own_noise():
+    """Scores of principal components are of different sizes: the noisy one must not open the map of all."""
+    rng = np.random.default_rng(3)
+    truth = np.zeros((2, 64, 64))
+    truth[0, 20:30, 20:30] = 3
+    truth[1, 40:48, 40:48] = 90
+    sizes = np.array([1.0, 30.0])[:, None, None]
+    scores = xr.DataArray(truth + sizes * rng.normal(size=truth.shape), dims=("component", "y", "x"))
+    result = ts.pixon(scores, noise="gaussian", nonnegative=False)
+    for field in range(2):
+        assert error(result.restored[field], truth[field]) < 0.4 * sizes[field].item()
+        assert abs(float((result.residual[field] ** 2).mean()) / sizes[field].item() ** 2 - 1) < 0.06
+    assert float(result.scale[25, 25]) < 16 > float(result.scale[44, 44])
+    assert float(result.scale[:10, 50:].min()) == 16
+
+
+def test_correlated_noise_of_channels_lowers_its_scores():
+    """A scintillator spreads events: sums over channels vary more than if each channel were by itself."""
+    rng = np.random.default_rng(4)
+    opened = 0
+    for _ in range(20):
+        noise = rng.normal(0, 5, 402)
+        # Weights a, 1, a: neighbours correlate by 0.47.
+        spread = np.convolve(noise, [0.27, 1.0, 0.27], "valid") / np.sqrt(1 + 2 * 0.27**2)
+        spectrum = xr.DataArray(100 + spread, coords={"energy_loss": np.arange(400.0)}, dims="energy_loss")
+        taken = {each: ts.pixon(spectrum, noise=ts.NoiseModel(0.0, 25.0, each), max_stages=1) for each in (None, 0.47)}
+        first = {each: float(result.history[0, 2]) for each, result in taken.items()}
+        assert abs(first[None] / first[0.47] / np.sqrt(1 + 2 * 0.47) - 1) < 1e-6
+        opened += first[0.47] > taken[0.47].attrs["limit"]
+    assert opened == 0
+
+
 def test_a_noise_model_scales_with_its_gain():
     counts = COUNTS.isel(y=slice(0, 64), x=slice(0, 64))
     own = ts.pixon(counts, psf=FULL_WIDTH)
