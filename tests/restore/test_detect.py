@@ -63,7 +63,7 @@ def test_a_weak_feature_is_found_beside_a_very_bright_one():
     y, x = np.mgrid[:80, :80]
     truth = np.full((80, 80), 20.0)
     truth[(y - 55) ** 2 + (x - 52) ** 2 < 16] += 12
-    truth[28, 20] += 3e4
+    truth[28, [20, 50]] += 2e5
     for seed in range(2):
         counts = np.random.default_rng(seed).poisson(gaussian_filter(truth, WIDTH))
         found = ts.detect(xr.DataArray(counts, dims=("y", "x")), psf=WIDTH * 2.35482)

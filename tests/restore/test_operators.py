@@ -7,6 +7,7 @@ import pytest
 from scipy.ndimage import convolve, convolve1d
 
 from tensorspec.restore.field_noise import FieldNoise, even_noise
+from tensorspec.restore.full import _opening
 from tensorspec.restore.kernels import DEFAULT_SCALES, gaussian, paraboloid, pixons_per_point, scales_that_fit
 from tensorspec.restore.map_operator import MapOperator
 from tensorspec.restore.reflection import Convolution
@@ -132,6 +133,20 @@ def test_the_limit_rises_with_the_field_and_with_rarer_alarms():
     assert 4.4 < small < 4.8 < large < 5.5
     assert limit_of(filters, (96, 96), 0.01) > small
     assert limit_of(filters, (96, 96), 0.05, fields=10) > small
+
+
+def test_a_region_opens_at_a_lower_score_only_where_many_stand_out():
+    filters = matched_filters(None, 2, (64, 64))
+    limit = limit_of(filters, (64, 64), 0.01)
+    size = np.random.default_rng(0).random((64, 64))
+    assert _opening(size, limit, filters, (64, 64), 0.01, 1) == limit
+    size[10, 10] = limit + 1
+    assert abs(_opening(size, limit, filters, (64, 64), 0.01, 1) - limit) < 1e-6
+    size[::8, ::8] = limit + 1
+    # 64 peaks, of which one in a hundred may be false.
+    found = _opening(size, limit, filters, (64, 64), 0.01, 1)
+    assert abs(found - limit_of(filters, (64, 64), 0.65)) < 1e-3
+    assert 3 < found < limit - 0.5
 
 
 def test_skew_sums_are_judged_by_their_chance():

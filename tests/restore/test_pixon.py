@@ -317,6 +317,20 @@ def test_a_noise_model_scales_with_its_gain():
     assert float(ts.pixon(17.0 * counts, psf=FULL_WIDTH).degrees_of_freedom) > 3 * float(own.degrees_of_freedom)
 
 
+def test_single_events_in_the_dark_are_no_sources():
+    """Half a field with a tenth of an event in a pixon, and single events in it: a mean of zero was never proven."""
+    rng = np.random.default_rng(0)
+    expected = np.full((96, 96), 4.0)
+    expected[:, 48:] = 0.004
+    for _ in range(4):
+        counts = xr.DataArray(rng.poisson(expected), dims=("y", "x"))
+        result = ts.pixon(counts)
+        assert result.attrs["settled"]
+        assert float(result.scale[:, 66:].min()) >= 8
+        assert float(result.restored[:, 66:].max()) < 0.1
+        assert abs(float(result.restored[:, 66:].mean()) - 0.004) < 0.004
+
+
 # ---- quick
 
 
