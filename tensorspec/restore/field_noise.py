@@ -35,19 +35,9 @@ class FieldNoise(NamedTuple):
         """Return the variance of values of this mean."""
         return self.gain * jnp.maximum(mean + self.floor, 0.0) + self.read_variance
 
-    def moments(
-        self, mean: Float[Array, "..."], least: Float[Array, "..."] | float = 0.0
-    ) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
-        """Return the second and third central moments, above zero also where a model says nothing at all.
-
-        Parameters
-        ----------
-        mean : array
-            Of the values.
-        least : array, optional
-            Number of events that a point stands for at the least.
-        """
-        least = jnp.maximum(least * self.gain, _SMALL * jnp.maximum(jnp.abs(mean).max(), 1.0))
+    def moments(self, mean: Float[Array, "..."]) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
+        """Return the second and third central moments, above zero also where a model says nothing at all."""
+        least = _SMALL * jnp.maximum(jnp.abs(mean).max(), 1.0)
         events = jnp.maximum(mean + self.floor, least)
         return self.gain * events + self.read_variance, self.gain**2 * events
 
