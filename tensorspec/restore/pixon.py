@@ -64,8 +64,8 @@ def pixon(
         Chance that pure noise is given any structure, anywhere in the field. At 0.05 one flat field in twenty or thirty
         gets a false source.
     iterations : int
-        Steps of the multiplicative iteration in a stage. More of them make compact sources no sharper but the map
-        coarser: errors of simulated scenes were 11 to 13 % higher at 40.
+        Steps of the multiplicative iteration in a stage. More of them part close points of few counts better, and make
+        the map coarser: errors of simulated scenes were 11 to 13 % higher at 40.
     max_stages : int
         Stages at the most.
 

@@ -119,18 +119,18 @@ def test_a_large_flat_field_stays_flat():
     assert opened <= 1
 
 
-@pytest.mark.parametrize("total", [1e4, 3e4])
-def test_two_points_closer_than_the_resolution_are_told_apart(total):
-    """Two points of so many counts on a background of 20, three pixels apart: 0.8 of the full width of the psf."""
+@pytest.mark.parametrize("seed", range(3))
+def test_two_points_closer_than_the_resolution_are_told_apart(seed):
+    """Two points of 30000 counts on a background of 20, three pixels apart: 0.8 of the full width of the psf."""
     width = 3 / 0.8
     truth = np.full((48, 48), 20.0)
-    truth[24, [22, 25]] += total
+    truth[24, [22, 25]] += 3e4
     blurred = gaussian_filter(truth, width / 2.35482, truncate=6)
     assert blurred[24, 23] > blurred[24, 22]  # a single peak
-    counts = xr.DataArray(np.random.default_rng(5).poisson(blurred), dims=("y", "x"))
+    counts = xr.DataArray(np.random.default_rng(seed).poisson(blurred), dims=("y", "x"))
     line = ts.pixon(counts, psf=width).restored.values[24]
     peaks = line[20:24].max(), line[24:28].max()
-    assert line[23:25].min() < 0.8 * min(peaks)
+    assert line[23:25].min() < 0.7 * min(peaks)
     assert abs(line[18:30].argmax() + 18 - 23.5) < 2.6
 
 
