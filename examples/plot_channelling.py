@@ -55,7 +55,7 @@ axes[1].legend(frameon=False)
 # three sits on the tetrahedra here, of valence four on the octahedra.
 
 scan = scans["(400)"]
-shares = {site: float(found.share.sel(element="Mn", site=site)) for site in candidates["Mn"]}
+shares = ch.share_of(found, "Mn")
 curves = ch.site_curves(
     scan["response"],
     "Mn L23",
@@ -82,6 +82,16 @@ for axis, site, valence in zip(axes, candidates["Mn"], (3, 4), strict=True):
     axis.spines[["top", "right"]].set_visible(False)
 axes[0].set_ylabel("spectrum of a site, unit area")
 axes[1].legend(frameon=False)
+energy = spectra.energy_loss
+references = {
+    valence: energy.copy(data=ch.phantoms.manganese_white_lines(valence, energy.values)) for valence in (3, 4)
+}
+valences = ch.site_valence(scan["eels"], curves, references)
+for place, site in enumerate(valences.site.values):
+    own = valences.isel(site=place)
+    print(
+        f"valence on {site}: {float(own.valence):.2f}, with 95 % between {float(own.low):.2f} and {float(own.high):.2f}"
+    )
 for site, valence in zip(candidates["Mn"], (3, 4), strict=True):
     own = spectra.spectrum.values[list(spectra.site.values).index(site)]
     true = ch.phantoms.manganese_white_lines(valence)

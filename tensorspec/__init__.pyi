@@ -76,6 +76,7 @@ from .prepare.shifts import estimate_shifts as estimate_shifts
 from .prepare.spikes import mask_spikes as mask_spikes
 from .prepare.thickness import thickness as thickness
 from .prepare.xray import xray_lines as xray_lines
+from .report.of_occupancy import report_occupancy as report_occupancy
 from .restore.detect import detect as detect
 from .restore.pixon import pixon as pixon
 from .solution import Fit as Fit

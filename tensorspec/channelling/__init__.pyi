@@ -23,5 +23,7 @@ from .shell_ionization import Ionization as Ionization
 from .shell_ionization import ionization as ionization
 from .site_response import absorbed as absorbed
 from .site_response import response as response
+from .spectra_of_sites import share_of as share_of
 from .spectra_of_sites import site_curves as site_curves
 from .spectra_of_sites import site_spectra as site_spectra
+from .valence import site_valence as site_valence

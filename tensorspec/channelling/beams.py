@@ -14,7 +14,10 @@ from tensorspec.channelling.crystal import Crystal
 from tensorspec.channelling.electron import bragg_angle, wavelength
 from tensorspec.errors import InvalidArgument, InvalidData
 
-__all__ = ["Scan", "systematic_row", "zone_axis"]
+__all__ = ["Scan", "over_directions", "systematic_row", "zone_axis"]
+
+# Directions of a convergent beam: at least so many, to so many standard deviations.
+FEWEST_DIRECTIONS, FARTHEST = 41, 5.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,6 +74,44 @@ class Scan:
         """Return the scan with other orientations, mrad, the beams kept."""
         new = {name: np.asarray(tilts.get(name, values), dtype=float) for name, values in self.tilts.items()}
         return dataclasses.replace(self, tilts=new)
+
+
+def over_directions(values: np.ndarray, scan: Scan, convergence: float, first: int = 0) -> np.ndarray:
+    """Return values averaged over the directions of a convergent beam; the ends of the scan go on as they are.
+
+    Parameters
+    ----------
+    values : array
+        The orientations of the scan in consecutive axes.
+    scan : Scan
+        Its tilts; between them values go on as a cubic spline.
+    convergence : float
+        Standard deviation of the beam's directions, mrad; 0 leaves the values as they are.
+    first : int
+        The first of these axes.
+
+    Examples
+    --------
+    >>> silicon = Crystal.from_space_group("F d -3 m:2", (5.43,) * 3 + (90,) * 3, {"Si": ((1/8,) * 3, {"Si": 1}, 0.46)})
+    >>> scan = systematic_row(silicon, (2, 2, 0), np.linspace(-8, 8, 33), 200)
+    >>> over_directions(scan.tilts["tilt_x"] ** 2, scan, 0.5)[16].round(4)  # the mean square of the directions
+    np.float64(0.25)
+    """
+    from scipy.interpolate import CubicSpline
+
+    if number("convergence (mrad)", convergence, 0, 20) == 0:
+        return values
+    for axis, tilts in enumerate(scan.tilts.values(), start=first):
+        if len(tilts) < 3:
+            continue
+        nodes = max(FEWEST_DIRECTIONS, int(np.ceil(8 * FARTHEST * convergence / np.diff(tilts).min())))
+        away = np.linspace(-FARTHEST, FARTHEST, nodes)
+        weights = np.exp(-0.5 * away**2)
+        spline = CubicSpline(tilts, np.eye(len(tilts)))
+        there = np.clip(tilts[:, np.newaxis] + convergence * away, tilts[0], tilts[-1])
+        matrix = np.einsum("k,tkn->tn", weights / weights.sum(), spline(there))
+        values = np.moveaxis(np.tensordot(matrix, values, axes=(1, axis)), 0, axis)
+    return values
 
 
 def systematic_row(

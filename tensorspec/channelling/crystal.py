@@ -59,7 +59,7 @@ class Site:
         own = {}
         for element, occupancy in self.occupants.items():
             named = f"site {self.label!r}: occupancy of {element}"
-            own[_element(str(element), self.label)] = number(named, occupancy, 0, 1)
+            own[str(element_of(str(element), f"site {self.label!r}: ").name)] = number(named, occupancy, 0, 1)
         if sum(own.values()) > 1 + 1e-6:
             raise InvalidArgument(
                 f"site {self.label!r}: occupancies {own} add up to {sum(own.values()):.4g}, above one"
@@ -317,12 +317,12 @@ def gemmi_module() -> Any:
     return gemmi
 
 
-def _element(name: str, label: str) -> str:
-    """Return the symbol of an element as it is written, or refuse it."""
+def element_of(name: str | int, where: str = "") -> Any:
+    """Return what gemmi knows of an element, by its symbol or atomic number, or refuse it."""
     known = gemmi_module().Element(name)
     if known.atomic_number < 1:
-        raise UnknownName(f"site {label!r}: no element {name!r}; expected a symbol such as 'Mn'")
-    return str(known.name)
+        raise UnknownName(f"{where}no element {name!r}; expected a symbol such as 'Mn'")
+    return known
 
 
 def _inside(positions: np.ndarray) -> np.ndarray:

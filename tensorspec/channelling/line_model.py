@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import xarray as xr
 from scipy.interpolate import CubicSpline
 
-__all__ = ["LineModel", "Seen"]
+__all__ = ["LineModel", "Seen", "tilts_of"]
+
+
+def tilts_of(response: xr.DataArray) -> tuple[str, ...]:
+    """Return the dimensions of a response that are tilts."""
+    return tuple(str(dim) for dim in response.dims if dim not in ("site", "line", "convergence", "thickness"))
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,6 +29,8 @@ class Seen:
         Change with the share of the line's element on a site.
     by_thickness, by_scale : (lines, orientations) arrays
         Change with the thickness, per nm, and with the scale of the tilts.
+    by_convergence : (lines, orientations) array
+        Change with the convergence, per mrad; zero where the response has only one.
     by_offset : (axes, lines, orientations) array
         Change with the offset of the tilts, per mrad.
     per_strength, per_background : (lines, orientations) arrays
@@ -33,6 +41,7 @@ class Seen:
     by_share: np.ndarray
     by_thickness: np.ndarray
     by_scale: np.ndarray
+    by_convergence: np.ndarray
     by_offset: np.ndarray
     per_strength: np.ndarray
     per_background: np.ndarray
@@ -44,7 +53,7 @@ class LineModel:
     Parameters
     ----------
     response : DataArray
-        Dimensions ``(site, line, *tilts, thickness)``.
+        Dimensions ``(site, line, *tilts, thickness)``, and ``convergence`` where that is fitted.
     counts : DataArray
         Dimensions ``(line, *tilts)``.
     exposure : (orientations,) array
@@ -56,8 +65,10 @@ class LineModel:
     def __init__(
         self, response: xr.DataArray, counts: xr.DataArray, exposure: np.ndarray, background: np.ndarray
     ) -> None:
-        self.tilts = tuple(str(dim) for dim in response.dims if dim not in ("site", "line", "thickness"))
-        picked = response.sel(line=list(counts["line"].values)).transpose("line", "site", *self.tilts, "thickness")
+        self.tilts = tilts_of(response)
+        self.directions = response["convergence"].values.astype(float) if "convergence" in response.dims else None
+        last = ("thickness",) if self.directions is None else ("convergence", "thickness")
+        picked = response.sel(line=list(counts["line"].values)).transpose("line", "site", *self.tilts, *last)
         self.depths = response["thickness"].values.astype(float)
         self.grid = [response[dim].values.astype(float) for dim in self.tilts]
         self.observed = [counts[dim].values.astype(float) for dim in self.tilts]
@@ -72,6 +83,7 @@ class LineModel:
         thickness: float,
         offset: np.ndarray,
         scale: float,
+        convergence: float,
         strength: np.ndarray,
         constant: np.ndarray,
     ) -> Seen:
@@ -87,14 +99,21 @@ class LineModel:
             What is added to the tilts as observed, mrad.
         scale : float
             What they are multiplied by before.
+        convergence : float
+            Standard deviation of the beam's directions, mrad; not looked at where the response has only one.
         strength, constant : (lines,) arrays
             Counts of a line in a plane wave, and free background, for an exposure of one.
         """
         response, with_depth = self.over_thickness(thickness), self.over_thickness(thickness, 1)
+        wider = np.zeros((*response.shape[: 2 + len(self.tilts)],))
+        if self.directions is not None:
+            over = _over_convergence(self.directions, response)
+            response, wider = over(convergence), over(convergence, 1)
+            with_depth = _over_convergence(self.directions, with_depth)(convergence)
         places = [scale * own + move for own, move in zip(self.observed, offset, strict=True)]
         values = self._at(response, places)
         slopes = [self._at(response, places, axis) for axis in range(len(places))]
-        deeper = self._at(with_depth, places)
+        deeper, wider = self._at(with_depth, places), self._at(wider, places)
         shape = (*values.shape[:2], -1)
         scaled = np.zeros(values.shape)
         for axis, (slope, own) in enumerate(zip(slopes, self.observed, strict=True)):
@@ -112,6 +131,7 @@ class LineModel:
             by_share=factor[:, np.newaxis] * values.reshape(shape),
             by_thickness=factor * summed(deeper),
             by_scale=factor * summed(scaled),
+            by_convergence=factor * summed(wider),
             by_offset=np.array([factor * summed(slope) for slope in slopes]),
             per_strength=plain,
             per_background=np.broadcast_to(self.exposure, plain.shape),
@@ -134,3 +154,9 @@ class LineModel:
                 along[2 + axis] = len(place)
                 values = values * (inside == place).reshape(along)
         return values
+
+
+def _over_convergence(directions: np.ndarray, values: np.ndarray) -> CubicSpline:
+    """Return values as a function of the convergence, their last axis: even in it, so without slope at zero."""
+    ends: Any = ("clamped" if directions[0] == 0 else "not-a-knot", "not-a-knot")
+    return CubicSpline(directions, values, axis=-1, bc_type=ends)

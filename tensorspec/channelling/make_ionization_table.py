@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tensorspec.channelling.crystal import element_of
 from tensorspec.channelling.electron import speed
 from tensorspec.channelling.scattering import BOHR
 
@@ -48,13 +49,12 @@ def compute(number: int, shell: str, beam_energies: np.ndarray = BEAM_ENERGIES) 
     forms : (energies, s) array
         At `S`.
     """
-    import gemmi
     import xraydb
 
     from tensorspec.channelling.atom import atom
     from tensorspec.channelling.generalised_oscillator import ionized
 
-    edges = xraydb.xray_edges(gemmi.Element(number).name)
+    edges = xraydb.xray_edges(element_of(number).name)
     edge = edges["K"].energy if shell == "K" else (2 * edges["L3"].energy + edges["L2"].energy) / 3
     sections, forms = [], []
     for energy in beam_energies:

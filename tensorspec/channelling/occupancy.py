@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,15 +12,25 @@ import numpy as np
 import xarray as xr
 
 from tensorspec.arguments import number
+from tensorspec.channelling.occupancy_input import (
+    checked_counts,
+    given_for,
+    limits_of_sites,
+    of_several,
+    on_counts,
+    prior,
+)
 from tensorspec.channelling.occupancy_likelihood import OccupancyLikelihood
 from tensorspec.channelling.scoring import Scored
-from tensorspec.errors import InvalidArgument, InvalidData, UnknownName, suggest
+from tensorspec.errors import InvalidArgument
 
 __all__ = ["Occupancy", "fit_occupancy"]
 
 # Standard error of the difference of two shares, all others of the element held, above which two sites are not told
 # apart.
 APART = 0.1
+# The same error above which a share is not known at all: it would be anything from zero to one.
+UNKNOWN = 1.0
 # Chi-squared per degree of freedom that is worth a warning.
 MISFIT = 1.5
 STARTS, FEW, KEPT = 6, 3, 2
@@ -34,11 +45,14 @@ class Occupancy:
     share : DataArray
         Dimensions ``(element, site)``: which part of the element sits there; NaN where a site was not asked about.
     standard_error : DataArray
-        The same dimensions, from the inverse Fisher information; NaN for elements with one site.
+        The same dimensions, from the inverse Fisher information; NaN for elements with one site,
+        infinite where two sites cannot be told apart at all.
     at_bound : DataArray
         True where a share is zero or one: there a one-sided interval is right, see `interval`.
     thickness, thickness_error : mapping of str to float
         By data set, nm.
+    convergence, convergence_error : mapping of str to float
+        By data set whose response has several, mrad.
     offset, scale : mapping
         By data set: what has to be added to the tilts, mrad by dimension, and what they are multiplied by.
     strength, background : mapping of str to DataArray
@@ -51,6 +65,8 @@ class Occupancy:
         The same for every line, by data set.
     correlation : DataArray
         Between all parameters that were free.
+    doubts : tuple of str
+        What was warned of.
     """
 
     share: xr.DataArray
@@ -58,6 +74,8 @@ class Occupancy:
     at_bound: xr.DataArray
     thickness: Mapping[str, float]
     thickness_error: Mapping[str, float]
+    convergence: Mapping[str, float]
+    convergence_error: Mapping[str, float]
     offset: Mapping[str, Mapping[str, float]]
     scale: Mapping[str, float]
     strength: Mapping[str, xr.DataArray]
@@ -67,6 +85,7 @@ class Occupancy:
     chi_squared: float
     by_line: Mapping[str, xr.DataArray]
     correlation: xr.DataArray
+    doubts: tuple[str, ...]
     _problem: OccupancyLikelihood = field(repr=False)
     _scored: Scored = field(repr=False)
 
@@ -102,15 +121,19 @@ class Occupancy:
     def __repr__(self) -> str:
         lines = [f"<Occupancy> chi-squared {self.chi_squared:.3f} per degree of freedom"]
         for name, depth in self.thickness.items():
-            lines.append(f"  {name}: {depth:.1f} +- {self.thickness_error[name]:.1f} nm")
+            text = f"  {name}: {depth:.1f} +- {self.thickness_error[name]:.1f} nm"
+            if name in self.convergence:
+                text += f", convergence {self.convergence[name]:.2f} +- {self.convergence_error[name]:.2f} mrad"
+            lines.append(text)
         for element in self.share["element"].values:
             cells = []
             for site in self.share["site"].values:
                 value = float(self.share.sel(element=element, site=site))
                 if np.isfinite(value):
                     error = float(self.standard_error.sel(element=element, site=site))
-                    cells.append(f"{site} {value:.4f}" + (f" +- {error:.4f}" if np.isfinite(error) else ""))
+                    cells.append(f"{site} {value:.4f}" + (f" +- {error:.4f}" if not np.isnan(error) else ""))
             lines.append(f"  {element}: " + ", ".join(cells))
+        lines += [f"  Doubt: {text}" for text in self.doubts]
         return "\n".join(lines)
 
 
@@ -123,6 +146,7 @@ def fit_occupancy(
     background_variance: Any = None,
     exposure: Any = None,
     thickness: Any = None,
+    convergence: Any = None,
     orientation: str = "offset",
     composition: Mapping[str, float] | None = None,
     places: Mapping[str, float] | None = None,
@@ -147,6 +171,8 @@ def fit_occupancy(
         Live time times beam current at every orientation, in any unit.
     thickness : (mean, standard deviation) or mapping of str to such a pair, optional
         What is known of it, nm.
+    convergence : (mean, standard deviation) or mapping of str to such a pair, optional
+        What is known of it, mrad; it is fitted where the response was computed for several, see `response`.
     orientation : {"offset", "fixed", "offset and scale"}
         What of the tilts is fitted.
     composition : mapping of str to float, optional
@@ -195,29 +221,38 @@ def fit_occupancy(
     if orientation not in ("offset", "fixed", "offset and scale"):
         raise InvalidArgument(f"orientation={orientation!r}; expected 'offset', 'fixed' or 'offset and scale'")
     sets = dict(counts) if isinstance(counts, Mapping) else {"data": counts}
-    found = {name: _of(response, name, "response") for name in sets}
+    found = {name: given_for(response, name, "response") for name in sets}
     free = isinstance(background, str)
     if free and background != "free":
         raise InvalidArgument(f"background={background!r}; expected counts, 'free', or None")
     problem = OccupancyLikelihood(
-        {name: _checked_counts(name, own, found[name]) for name, own in sets.items()},
+        {name: checked_counts(name, own, found[name]) for name, own in sets.items()},
         found,
         {str(element): [str(site) for site in sites] for element, sites in candidates.items()},
-        {name: _on_counts(None if free else background, name, sets[name], 0.0, "background") for name in sets},
-        {name: _on_counts(background_variance, name, sets[name], 0.0, "background_variance") for name in sets},
-        {name: _on_counts(exposure, name, sets[name].isel(line=0, drop=True), 1.0, "exposure") for name in sets},
-        {name: _prior(thickness, name) for name in sets},
+        {name: on_counts(None if free else background, name, sets[name], 0.0, "background") for name in sets},
+        {name: on_counts(background_variance, name, sets[name], 0.0, "background_variance") for name in sets},
+        {name: on_counts(exposure, name, sets[name].isel(line=0, drop=True), 1.0, "exposure") for name in sets},
+        {name: prior("thickness", "nm", thickness, name) for name in sets},
+        {name: of_several(convergence, name, found[name]) for name in sets},
         free,
         orientation,
-        _limits(composition, places, candidates),
+        limits_of_sites(composition, places, candidates),
     )
     # A few steps from several thicknesses show which are worth going on from.
     tried = [problem.solve(problem.start((k + 0.5) / STARTS), most=FEW) for k in range(STARTS)]
     tried.sort(key=lambda scored: problem.misfit(scored.x))
     best = min((problem.solve(scored.x) for scored in tried[:KEPT]), key=lambda scored: problem.misfit(scored.x))
     result = _read_out(problem, best)
-    for text in _doubts(problem, best, result):
-        warnings.warn(text, UserWarning, stacklevel=2)
+    exchanges = _exchanges(problem, best)
+    error = result.standard_error.copy()
+    for (element, *pair), own in exchanges.items():
+        if own > UNKNOWN:
+            # What counts say nothing of has no error that the inverse information knows.
+            error.loc[{"element": element, "site": pair}] = np.inf
+    result = dataclasses.replace(result, standard_error=error)
+    result = dataclasses.replace(result, doubts=tuple(_doubts(exchanges, best, result)))
+    for text in result.doubts:
+        warnings.warn(f"fit_occupancy: {text}", UserWarning, stacklevel=2)
     return result
 
 
@@ -228,7 +263,7 @@ def _read_out(problem: OccupancyLikelihood, scored: Scored) -> Occupancy:
     share, error, edge = np.full(shape, np.nan), np.full(shape, np.nan), np.zeros(shape, bool)
     for (element, site), place in problem.shares.items():
         at = problem.elements.index(element), problem.sites.index(site)
-        share[at] = x[place]
+        share[at] = np.clip(x[place], 0.0, 1.0)  # rounding leaves a bound by 1e-17
         if len(problem.candidates[element]) > 1:
             edge[at] = x[place] < 1e-9 or x[place] > 1 - 1e-9
             error[at] = np.nan if edge[at] else deviation[place]
@@ -258,6 +293,8 @@ def _read_out(problem: OccupancyLikelihood, scored: Scored) -> Occupancy:
         at_bound=xr.DataArray(edge, dims=list(coords), coords=coords, name="at_bound"),
         thickness={name: float(x[place]) for name, place in problem.depth.items()},
         thickness_error={name: float(deviation[place]) for name, place in problem.depth.items()},
+        convergence={name: float(x[place]) for name, place in problem.widths.items()},
+        convergence_error={name: float(deviation[place]) for name, place in problem.widths.items()},
         offset={
             name: {dim: float(x[problem.moves[name, dim]]) for dim in model.tilts if (name, dim) in problem.moves}
             for name, model in problem.models.items()
@@ -272,33 +309,38 @@ def _read_out(problem: OccupancyLikelihood, scored: Scored) -> Occupancy:
         correlation=xr.DataArray(
             matrix, dims=("parameter", "other"), coords={"parameter": labels, "other": labels}, name="correlation"
         ),
+        doubts=(),
         _problem=problem,
         _scored=scored,
     )
 
 
-def _doubts(problem: OccupancyLikelihood, scored: Scored, result: Occupancy) -> list[str]:
+def _exchanges(problem: OccupancyLikelihood, scored: Scored) -> dict[tuple[str, str, str], float]:
+    """Return for each element and pair of its sites the standard error of what is moved from one to the other."""
+    return {
+        (element, first, second): problem.exchange_error(scored, element, first, second)
+        for element in problem.elements
+        for k, first in enumerate(problem.candidates[element])
+        for second in problem.candidates[element][k + 1 :]
+    }
+
+
+def _doubts(exchanges: Mapping[tuple[str, str, str], float], scored: Scored, result: Occupancy) -> list[str]:
     """Return what has to be said about the answer."""
-    said = []
-    for element in problem.elements:
-        sites = problem.candidates[element]
-        for k, first in enumerate(sites):
-            for second in sites[k + 1 :]:
-                error = problem.exchange_error(scored, element, first, second)
-                if error > APART:
-                    said.append(
-                        f"fit_occupancy: {element} on {first!r} and on {second!r} cannot be told apart with these "
-                        f"orientations (standard error of the difference {min(error, 99):.2g}); add a row or a "
-                        "pattern whose reflections differ for them, or leave one out"
-                    )
+    said = [
+        f"{element} on {first!r} and on {second!r} cannot be told apart with these orientations (standard error of the "
+        f"difference {min(error, 99):.2g}); add a row or a pattern whose reflections differ for them, or leave one out"
+        for (element, first, second), error in exchanges.items()
+        if error > APART
+    ]
     if result.chi_squared > MISFIT:
         said.append(
-            f"fit_occupancy: chi-squared is {result.chi_squared:.3g} per degree of freedom: the model does not "
+            f"chi-squared is {result.chi_squared:.3g} per degree of freedom: the model does not "
             "describe the counts (absorption, background, orientation, thickness, drift of the current?), and the "
             "errors do not hold"
         )
     if not scored.settled:
-        said.append("fit_occupancy: the likelihood was still rising at the last step")
+        said.append("the likelihood was still rising at the last step")
     return said
 
 
@@ -307,88 +349,3 @@ def _root(function: Any, low: float, high: float) -> float:
 
     found: Any = brentq(function, low, high, xtol=1e-5)
     return float(found)
-
-
-def _of(given: Any, name: str, what: str) -> Any:
-    if isinstance(given, Mapping):
-        if name not in given:
-            raise UnknownName(f"no {what} for {name!r}; given for {list(given)}")
-        return given[name]
-    return given
-
-
-def _checked_counts(name: str, counts: Any, response: Any) -> xr.DataArray:
-    for what, each in (("counts", counts), ("response", response)):
-        if not isinstance(each, xr.DataArray) or "line" not in each.dims:
-            raise InvalidData(
-                f"{what} of {name!r}: expected a DataArray with the dimension 'line' and those of the tilts"
-            )
-    tilts = [dim for dim in response.dims if dim not in ("site", "line", "thickness")]
-    if set(counts.dims) != {"line", *tilts}:
-        raise InvalidData(f"counts of {name!r} have the dimensions {list(counts.dims)}; expected {['line', *tilts]}")
-    counts = counts.transpose("line", *tilts).as_numpy().astype(float)
-    if not np.isfinite(counts.values).all() or (counts.values < 0).any():
-        wrong = int((~(counts.values >= 0)).sum())
-        raise InvalidData(
-            f"counts of {name!r}: {wrong} values are negative or not finite; expected counts of zero or more"
-        )
-    for line in counts["line"].values:
-        if line not in response["line"].values:
-            known = [str(each) for each in response["line"].values]
-            raise UnknownName(f"no response of line {str(line)!r}; there are {known}.{suggest(str(line), known)}")
-    for dim in tilts:
-        own, there = counts[dim].values, response[dim].values
-        margin = 1e-6 * max(float(np.ptp(there)), 1e-9)
-        if own.min() < there.min() - margin or own.max() > there.max() + margin:
-            raise InvalidData(
-                f"counts of {name!r}: {dim} runs from {own.min():.4g} to {own.max():.4g} mrad, the response from "
-                f"{there.min():.4g} to {there.max():.4g}; compute it for a wider scan"
-            )
-    return counts
-
-
-def _on_counts(given: Any, name: str, like: xr.DataArray, default: float, what: str) -> np.ndarray:
-    if isinstance(given, Mapping):
-        given = given.get(name)
-    dims = ("line", *[dim for dim in like.dims if dim != "line"]) if "line" in like.dims else like.dims
-    if given is None:
-        return np.full([like.sizes[dim] for dim in dims], default)
-    if not isinstance(given, xr.DataArray):
-        given = xr.DataArray(number(what, given, 0))
-    full = (xr.zeros_like(like, dtype=float) + given).transpose(*dims).values
-    if full.shape != tuple(like.sizes[dim] for dim in dims) or not np.isfinite(full).all() or (full < 0).any():
-        raise InvalidData(f"{what} of {name!r}: expected finite values of zero or more on the tilts of the counts")
-    if what == "exposure" and not (full > 0).all():
-        raise InvalidData(f"exposure of {name!r}: expected values above zero at every orientation")
-    return full
-
-
-def _prior(thickness: Any, name: str) -> tuple[float, float] | None:
-    if isinstance(thickness, Mapping):
-        thickness = thickness.get(name)
-    if thickness is None:
-        return None
-    if not isinstance(thickness, Sequence) or len(thickness) != 2:
-        raise InvalidArgument(f"thickness={thickness!r}; expected (mean, standard deviation) in nm")
-    return number("thickness: mean", thickness[0], 0), number(
-        "thickness: standard deviation", thickness[1], 0, above=True
-    )
-
-
-def _limits(
-    composition: Mapping[str, float] | None, places: Mapping[str, float] | None, candidates: Mapping[str, Sequence[str]]
-) -> list[tuple[dict[tuple[str, str], float], float]]:
-    if composition is None and places is None:
-        return []
-    if composition is None or places is None:
-        raise InvalidArgument("composition and places belong together: atoms in the cell, and positions of every site")
-    limits = []
-    for site, most in places.items():
-        own = {
-            (element, site): float(amount)
-            for element, amount in composition.items()
-            if site in candidates.get(element, ())
-        }
-        if own:
-            limits.append((own, float(most)))
-    return limits

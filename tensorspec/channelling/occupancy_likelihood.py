@@ -27,12 +27,13 @@ class OccupancyLikelihood:
         background: dict[str, np.ndarray],
         variance: dict[str, np.ndarray],
         exposure: dict[str, np.ndarray],
-        prior: dict[str, tuple[float, float] | None],
+        thickness: dict[str, tuple[float, float] | None],
+        convergence: dict[str, tuple[float, float] | None],
         free: bool,
         orientation: str,
         limits: list[tuple[dict[tuple[str, str], float], float]],
     ) -> None:
-        self.counts, self.candidates, self.free, self.prior = counts, candidates, free, prior
+        self.counts, self.candidates, self.free = counts, candidates, free
         self.sites = [str(site) for site in next(iter(responses.values()))["site"].values]
         self.elements = list(dict.fromkeys(element_of(line) for own in counts.values() for line in own["line"].values))
         for name, own in responses.items():
@@ -73,6 +74,17 @@ class OccupancyLikelihood:
             if move and len(own) > 2
         }
         self.scales = {name: self._add(f"{name}: scale") for name in counts if orientation == "offset and scale"}
+        self.widths = {
+            name: self._add(f"{name}: convergence")
+            for name, model in self.models.items()
+            if model.directions is not None
+        }
+        self.prior = {
+            places[name]: known
+            for places, given in ((self.depth, thickness), (self.widths, convergence))
+            for name, known in given.items()
+            if known is not None and name in places
+        }
         self.strengths = {
             (name, str(line)): self._add(f"{name}: strength of {line}")
             for name, own in counts.items()
@@ -105,6 +117,8 @@ class OccupancyLikelihood:
             bound(place, 0.0)
         for name, place in self.depth.items():
             bound(place, 0.0, float(self.models[name].depths[-1]))
+        for name, place in self.widths.items():
+            bound(place, *self._directions(name))
         for place in self.moves.values():
             bound(place, -LARGEST_OFFSET, LARGEST_OFFSET)
         for place in self.scales.values():
@@ -127,9 +141,11 @@ class OccupancyLikelihood:
         for (element, _), place in self.shares.items():
             x[place] = 1 / len(self.candidates[element])
         for name, place in self.depth.items():
-            known = self.prior[name]
-            x[place] = self.models[name].depths[-1] * fraction if known is None else known[0]
-            x[place] = np.clip(x[place], 0.0, self.models[name].depths[-1])
+            deepest = float(self.models[name].depths[-1])
+            x[place] = np.clip(self.prior.get(place, (deepest * fraction,))[0], 0.0, deepest)
+        for name, place in self.widths.items():
+            low, high = self._directions(name)
+            x[place] = np.clip(self.prior.get(place, ((low + high) / 2,))[0], low, high)
         for place in self.scales.values():
             x[place] = 1.0
         x = self._within(x)
@@ -144,6 +160,11 @@ class OccupancyLikelihood:
                 if self.free:
                     x[self.constants[name, str(line)]] = max(0.2 * total[k] / plain.per_background[k].sum(), 1e-6)
         return x
+
+    def _directions(self, name: str) -> tuple[float, float]:
+        directions = self.models[name].directions
+        assert directions is not None
+        return float(directions[0]), float(directions[-1])
 
     def _within(self, x: np.ndarray) -> np.ndarray:
         """Return the nearest point that the limits of the sites allow."""
@@ -181,9 +202,10 @@ class OccupancyLikelihood:
                 shares[k, self.sites.index(site)] = x[self.shares[element_of(line), site]]
         offset = np.array([x[self.moves[name, dim]] if (name, dim) in self.moves else 0.0 for dim in model.tilts])
         scale = x[self.scales[name]] if name in self.scales else 1.0
+        width = x[self.widths[name]] if name in self.widths else 0.0
         strength = np.array([x[self.strengths[name, line]] for line in lines])
         constant = np.array([x[self.constants[name, line]] if self.free else 0.0 for line in lines])
-        return model.seen(shares, float(x[self.depth[name]]), offset, float(scale), strength, constant)
+        return model.seen(shares, float(x[self.depth[name]]), offset, float(scale), float(width), strength, constant)
 
     def mean(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return expected counts of all data sets, one after the other, and their derivatives."""
@@ -201,6 +223,8 @@ class OccupancyLikelihood:
             for axis, dim in enumerate(model.tilts):
                 if (name, dim) in self.moves:
                     slope[..., self.moves[name, dim]] = seen.by_offset[axis]
+            if name in self.widths:
+                slope[..., self.widths[name]] = seen.by_convergence
             if name in self.scales:
                 slope[..., self.scales[name]] = seen.by_scale
             means.append(seen.mean.ravel())
@@ -210,9 +234,8 @@ class OccupancyLikelihood:
     def solve(self, start: np.ndarray, held: tuple[int, float] | None = None, most: int = 200) -> Scored:
         """Return the most likely point, on request with one share held at a value."""
         centre, spread = np.zeros(len(start)), np.full(len(start), np.inf)
-        for name, known in self.prior.items():
-            if known is not None:
-                centre[self.depth[name]], spread[self.depth[name]] = known
+        for own, known in self.prior.items():
+            centre[own], spread[own] = known
         bounds = self.bounds
         if held is not None:
             place, value = held
@@ -236,9 +259,8 @@ class OccupancyLikelihood:
             positive = self.values > 0
             logs = np.where(positive, self.values * np.log(np.where(positive, self.values, 1) / value), 0.0)
             total = float((value - self.values + logs).sum())
-        for name, known in self.prior.items():
-            if known is not None:
-                total += 0.5 * ((x[self.depth[name]] - known[0]) / known[1]) ** 2
+        for place, (mean, deviation) in self.prior.items():
+            total += 0.5 * ((x[place] - mean) / deviation) ** 2
         return total
 
     def place(self, element: str, site: str) -> int:

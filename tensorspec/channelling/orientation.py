@@ -9,17 +9,13 @@ import numpy as np
 import xarray as xr
 
 from tensorspec.arguments import number
-from tensorspec.channelling.beams import Scan
+from tensorspec.channelling.beams import Scan, over_directions
 from tensorspec.channelling.crystal import Crystal
+from tensorspec.channelling.laid_on import pattern_laid_on, row_laid_on
 from tensorspec.channelling.wavefield import amplitudes, coupling
 from tensorspec.errors import InvalidArgument, InvalidData, UnknownName
 
 __all__ = ["as_orientation", "beam_intensity"]
-
-# Scales and origins that are tried before the best is refined.
-SCALES, ORIGINS = 61, 121
-# Share of the variation of the reference that has to be explained.
-LEAST_EXPLAINED = 0.5
 
 
 def beam_intensity(
@@ -59,13 +55,7 @@ def beam_intensity(
     if not len(place):
         raise UnknownName(f"beam {beam} is not among the {len(scan.beams)} of {scan.name}")
     wave = amplitudes(coupling(crystal, scan), np.array([10.0 * thickness]))[:, 0, place[0]]
-    values = (np.abs(wave) ** 2).reshape(scan.shape)
-    if convergence > 0:
-        from scipy.ndimage import gaussian_filter1d
-
-        for axis, tilts in enumerate(scan.tilts.values()):
-            if len(tilts) > 2:
-                values = gaussian_filter1d(values, convergence / np.diff(tilts).mean(), axis=axis, mode="nearest")
+    values = over_directions((np.abs(wave) ** 2).reshape(scan.shape), scan, convergence)
     coords = {dim: (dim, tilts, {"units": "mrad"}) for dim, tilts in scan.tilts.items()}
     return xr.DataArray(values, dims=scan.dims, coords=coords, attrs={"long_name": f"intensity of {beam}"})
 
@@ -88,26 +78,28 @@ def as_orientation(
         For a scan across a row, the dimension along it; the other, if there is one, is summed over.
     step : float or mapping of str to float
         Tilt between neighbouring points, mrad, by dimension if they differ; negative where the axis runs the other way.
-        For a row it is a first guess, within 30 %.
+        With a reference it is a first guess, within 30 %.
     reference : DataArray, optional
-        For a row: what a bright- or dark-field detector recorded at the same points.
+        What a bright- or dark-field detector recorded at the same points.
     expected : DataArray, optional
-        For a row: what it should record, over ``tilt_x`` (see `beam_intensity`). Scale, origin and sense are those that
-        lay the one on the other, a slow drift of the intensity allowed.
+        What it should record, over ``tilt_x``, for a pattern over ``tilt_y`` and ``tilt_x`` (see `beam_intensity`), on
+        a wider scan than was recorded. Scale, origin and sense are those that lay the one on the other, a slow drift of
+        the intensity allowed.
 
     Returns
     -------
     DataArray
         With ``tilt_x`` (and ``tilt_y``) in mrad, zero in the middle or as the reference says, rising.
         ``attrs["orientation"]`` says how it was found: step, origin, the share of the reference that is explained, and
-        whether the sense could be told (of a symmetric row it cannot).
+        whether the sense could be told (of a symmetric row or pattern it cannot).
 
     Raises
     ------
     InvalidArgument
         If there is no step, or only one of `reference` and `expected`.
     InvalidData
-        If the dimensions are not those of a scan, or the reference does not look like what is expected.
+        If the dimensions are not those of a scan, or the reference does not look like what is expected, or a pattern is
+        turned against it.
 
     Examples
     --------
@@ -122,8 +114,8 @@ def as_orientation(
     here = [dim for dim in ("y", "x") if dim in data.dims]
     if not here or (row is not None and row not in here):
         raise InvalidData(f"as_orientation: the data have the dimensions {list(data.dims)}; expected y and x of a scan")
-    if row is None and reference is not None:
-        raise InvalidArgument("as_orientation: a reference calibrates a row; say which dimension, row='x'")
+    if row is None and reference is not None and len(here) < 2:
+        raise InvalidArgument(f"as_orientation: a reference along one dimension calibrates a row; say row={here[0]!r}")
     if row is not None:
         across = [dim for dim in here if dim != row]
         data = data.sum(across, keep_attrs=True) if across else data
@@ -134,13 +126,17 @@ def as_orientation(
     for dim in here:
         size = data.sizes[dim]
         tilts[dim] = steps[dim] * (np.arange(size) - (size - 1) / 2)
-    if row is not None and reference is not None and expected is not None:
-        own = reference.sum([dim for dim in reference.dims if dim != row]).values.astype(float)
-        if len(own) != data.sizes[row]:
+    if reference is not None and expected is not None:
+        own = reference.sum([dim for dim in reference.dims if dim not in here]).transpose(*here).values.astype(float)
+        if own.shape != tuple(data.sizes[dim] for dim in here):
             raise InvalidData(
-                f"as_orientation: the reference has {len(own)} points along {row!r}, the data {data.sizes[row]}"
+                f"as_orientation: the reference has {own.shape} points along {here}, the data "
+                f"{tuple(data.sizes[dim] for dim in here)}"
             )
-        tilts[row], found = _laid_on(own, expected, steps[row])
+        if row is not None:
+            tilts[row], found = row_laid_on(own, expected, steps[row])
+        else:
+            (tilts["y"], tilts["x"]), found = pattern_laid_on(own, expected, (steps["y"], steps["x"]))
         record |= found
     names = {dim: "tilt_x" if row is not None else f"tilt_{dim}" for dim in here}
     result = data.drop_vars([name for name, coord in data.coords.items() if set(coord.dims) & set(here)]).rename(names)
@@ -161,53 +157,3 @@ def _step(step: Any, dim: str) -> float:
     if not np.isfinite(value) or value == 0:
         raise InvalidArgument(f"as_orientation: step along {dim!r} is {value!r}; expected mrad, not zero")
     return value
-
-
-def _laid_on(own: np.ndarray, expected: xr.DataArray, step: float) -> tuple[np.ndarray, dict[str, Any]]:
-    """Return the tilts at which a reference looks most like what is expected."""
-    from scipy.interpolate import CubicSpline
-    from scipy.optimize import least_squares
-
-    grid = expected["tilt_x"].values.astype(float)
-    curve = CubicSpline(grid, expected.values.astype(float))
-    index = np.arange(len(own)) - (len(own) - 1) / 2
-    slow = np.stack([np.ones(len(own)), index / len(own), (index / len(own)) ** 2], axis=1)
-    projector = np.eye(len(own)) - slow @ np.linalg.pinv(slow)
-    seen = projector @ own
-
-    def left(parameters: np.ndarray) -> np.ndarray:
-        shape = projector @ curve(np.clip(parameters[0] * index + parameters[1], grid[0], grid[-1]))
-        size = float(shape @ shape)
-        # What a detector sees more of is not less: no negative factor.
-        return seen - max(float(shape @ seen) / size, 0.0) * shape if size > 0 else seen
-
-    ends = []
-    reach = abs(step) * len(own) / 4
-    for sign in (1.0, -1.0):
-        tried = [
-            (float(np.sum(left(np.array([sign * scale * abs(step), origin])) ** 2)), sign * scale * abs(step), origin)
-            for scale in np.linspace(0.7, 1.3, SCALES)
-            for origin in np.linspace(-reach, reach, ORIGINS)
-        ]
-        _, scale, origin = min(tried)
-        found = least_squares(left, [scale, origin], x_scale=[abs(step), abs(step)])
-        ends.append((2 * float(found.cost), *found.x))
-    ends.sort()
-    whole = float(seen @ seen)
-    explained = 1 - ends[0][0] / whole if whole > 0 else 0.0
-    if explained < LEAST_EXPLAINED:
-        raise InvalidData(
-            f"as_orientation: what is expected explains {100 * explained:.0f} % of the reference; is it the right row, "
-            "detector and thickness, and is step within 30 %?"
-        )
-    # The other sense is ruled out where it leaves clearly more than this one does.
-    told = ends[1][0] > 1.5 * ends[0][0]
-    if not told:
-        ends.sort(key=lambda end: -end[1] * np.sign(step))
-    scale, origin = ends[0][1], ends[0][2]
-    return scale * index + origin, {
-        "step": {"row": float(scale)},
-        "origin": float(origin),
-        "explained": float(explained),
-        "sense_told": bool(told),
-    }

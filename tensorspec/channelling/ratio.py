@@ -184,8 +184,9 @@ def ratio_of_two_sites(
 
 def _correction(response: xr.DataArray, site: str, line: str, host: str, counts: xr.DataArray) -> np.ndarray:
     """Return by how much more the line of the element follows the channelling on a site than that of the host."""
-    if "thickness" in response.dims:
-        raise InvalidArgument("response: choose one thickness, response.sel(thickness=...)")
+    for dim in ("thickness", "convergence"):
+        if dim in response.dims:
+            raise InvalidArgument(f"response: choose one {dim}, response.sel({dim}=...)")
     for name, known, asked in (
         ("site", response["site"], site),
         ("line", response["line"], line),

@@ -62,7 +62,7 @@ def occupied(crystal: Crystal, found: Occupancy) -> Crystal:
             )
             value = share * crystal.amount(element) / len(site.positions) if np.isfinite(share) else 0.0
             if value > 0:
-                held[element] = min(value, 1.0) if value < 1 + 1e-6 else value
+                held[element] = value
         if sum(held.values()) > 1 + 1e-3:
             raise InvalidArgument(
                 f"site {site.label!r} would hold {sum(held.values()):.3f} atoms a place: {held}; fit with "

@@ -6,7 +6,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from tensorspec.channelling.crystal import Crystal
+from tensorspec.channelling.crystal import Crystal, element_of
 from tensorspec.channelling.electron import lorentz_factor, speed
 from tensorspec.errors import InvalidArgument, MissingDependency, UnknownName
 
@@ -57,7 +57,7 @@ def scattering_factor(element: str, s: np.ndarray | float) -> np.ndarray:
     """
     s = np.abs(np.asarray(s, dtype=float))
     low = _electron_table(element, np.minimum(s, 2.0))
-    number = _atomic_number(element)
+    number = int(element_of(element).atomic_number)
     away = np.maximum(s, JOIN[0] / 2)
     xray = _xray_factor(element, np.minimum(away, LARGEST_XRAY)) * np.minimum(1.0, LARGEST_XRAY / away) ** 4
     high = (number - xray) / (8 * np.pi**2 * BOHR * away**2)
@@ -154,21 +154,8 @@ def structure_factors(
     return scale * potential, scale * absorptive
 
 
-def _gemmi_element(element: str):
-    import gemmi
-
-    known = gemmi.Element(element)
-    if known.atomic_number < 1:
-        raise UnknownName(f"no element {element!r}; expected a symbol such as 'Mn'")
-    return known
-
-
-def _atomic_number(element: str) -> int:
-    return int(_gemmi_element(element).atomic_number)
-
-
 def _electron_table(element: str, s: np.ndarray) -> np.ndarray:
-    table = _gemmi_element(element).c4322
+    table = element_of(element).c4322
     if table is None:
         raise UnknownName(f"no electron scattering factor of {element!r}; known are neutral atoms up to Cf")
     a, b = np.asarray(table.a), np.asarray(table.b)

@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 
 from tensorspec.arguments import number
-from tensorspec.channelling.beams import Scan
+from tensorspec.channelling.beams import Scan, over_directions
 from tensorspec.channelling.crystal import Crystal
 from tensorspec.channelling.split_operator import projection_grid, split_operator_density
 from tensorspec.channelling.symmetry import distinct_orientations, plane_symmetries
@@ -46,7 +46,7 @@ def response(
     lines: Sequence[str] | Mapping[str, FormFactor],
     thickness: Sequence[float] | np.ndarray,
     *,
-    convergence: float = 0.0,
+    convergence: float | Sequence[float] | np.ndarray = 0.0,
     thickness_spread: float = 0.0,
     engine: str = "auto",
     absorption: bool = True,
@@ -64,8 +64,9 @@ def response(
         Lines such as ``"Mn K"`` or ``"Mn L23"``, by `ionization`; or form factors of your own by name.
     thickness : sequence of float
         Rising, nm, in steps of at most 5; the whole of 0 to the last is looked at.
-    convergence : float
-        Standard deviation of the beam's directions, mrad.
+    convergence : float or sequence of float
+        Standard deviation of the beam's directions, mrad; of several, rising, the response has the dimension
+        ``convergence``, and `fit_occupancy` finds out which it was.
     thickness_spread : float
         Standard deviation of the thickness within the probed area, nm.
     engine : {"auto", "eigenvectors", "split operator"}
@@ -81,7 +82,8 @@ def response(
     Returns
     -------
     DataArray
-        Dimensions ``(site, line, tilt_y, tilt_x, thickness)``, without ``tilt_y`` for a row. One is the answer of an
+        Dimensions ``(site, line, tilt_y, tilt_x, convergence, thickness)``, without ``tilt_y`` for a row and without
+        ``convergence`` for a single one. One is the answer of an
         atom that sees a plane wave; electrons that were scattered thermally count as such. ``attrs`` name the scan.
 
     Raises
@@ -121,7 +123,7 @@ def response(
     True
     """
     depths = _checked_thickness(thickness)
-    number("convergence (mrad)", convergence, 0, 20)
+    directions = _checked_convergence(convergence)
     number("thickness_spread (nm)", thickness_spread, 0, float(depths[-1]))
     if engine not in ("auto", "eigenvectors", "split operator"):
         raise InvalidArgument(f"engine={engine!r}; expected 'auto', 'eigenvectors' or 'split operator'")
@@ -136,8 +138,10 @@ def response(
     values = _responses(crystal, scan, factors, inner, engine, absorption)
     if thickness_spread > 0:
         values = _over_thickness(values, inner, depths, thickness_spread)
-    if convergence > 0:
-        values = _over_directions(values, scan, convergence)
+    values = values.reshape(len(crystal.sites), len(factors), *scan.shape, len(depths))
+    averaged = [over_directions(values, scan, own, first=2) for own in directions]
+    several = np.ndim(convergence) > 0
+    values = np.stack(averaged, axis=-2) if several else averaged[0]
     attrs: dict[str, Any] = {"scan": scan.name, "beam_energy": scan.beam_energy, "beams": len(scan.beams)}
     if check:
         attrs["beam_convergence"] = change = _beam_convergence(crystal, scan, factors, depths, absorption)
@@ -150,10 +154,12 @@ def response(
             )
     coords: dict[str, Any] = {"site": list(crystal.labels), "line": list(factors)}
     coords |= {dim: (dim, tilts, {"units": "mrad"}) for dim, tilts in scan.tilts.items()}
+    if several:
+        coords["convergence"] = ("convergence", directions, {"units": "mrad"})
     coords["thickness"] = ("thickness", depths, {"units": "nm"})
     return xr.DataArray(
-        values.reshape(len(crystal.sites), len(factors), *scan.shape, len(depths)),
-        dims=("site", "line", *scan.dims, "thickness"),
+        values,
+        dims=tuple(coords),
         coords=coords,
         name="response",
         attrs={"long_name": "ionization over that in a plane wave", **attrs},
@@ -219,6 +225,17 @@ def _checked_thickness(thickness: Sequence[float] | np.ndarray) -> np.ndarray:
             "coarser ones biases occupancies: np.arange(5, t + 5, 5)"
         )
     return depths
+
+
+def _checked_convergence(convergence: float | Sequence[float] | np.ndarray) -> np.ndarray:
+    if np.ndim(convergence) == 0:
+        return np.array([number("convergence (mrad)", convergence, 0, 20)])
+    directions = np.asarray(convergence, dtype=float)
+    if directions.ndim != 1 or len(directions) < 3 or not (np.diff(directions) > 0).all():
+        raise InvalidArgument(f"convergence={convergence!r}; expected one value, or three and more that rise, mrad")
+    number("convergence (mrad)", float(directions[0]), 0, 20)
+    number("convergence (mrad)", float(directions[-1]), 0, 20)
+    return directions
 
 
 def _tabulated(lines: Sequence[str], beam_energy: float) -> dict[str, FormFactor]:
@@ -294,21 +311,6 @@ def _over_thickness(values: np.ndarray, inner: np.ndarray, depths: np.ndarray, s
         total += weight * made(own)
         plain += weight * own
     return total / plain
-
-
-def _over_directions(values: np.ndarray, scan: Scan, convergence: float) -> np.ndarray:
-    """Return responses averaged over the directions of a convergent beam; the ends of the scan go on as they are."""
-    from scipy.ndimage import gaussian_filter1d
-
-    result = values.reshape(*values.shape[:2], *scan.shape, values.shape[-1])
-    for axis, (dim, tilts) in enumerate(scan.tilts.items()):
-        if len(tilts) < 3:
-            continue
-        steps = np.diff(tilts)
-        if steps.max() > 1.01 * steps.min():
-            raise InvalidArgument(f"convergence: tilts along {dim} have unequal steps; expected equal ones")
-        result = gaussian_filter1d(result, convergence / steps.mean(), axis=2 + axis, mode="nearest", truncate=5)
-    return result.reshape(values.shape)
 
 
 def _beam_convergence(

@@ -20,7 +20,7 @@ from tensorspec.noise import NoiseModel
 from tensorspec.solution import Fit
 from tensorspec.twoway.regression import unmix
 
-__all__ = ["site_curves", "site_spectra"]
+__all__ = ["beside", "share_of", "site_curves", "site_spectra"]
 
 
 def site_curves(
@@ -32,6 +32,7 @@ def site_curves(
     *,
     offset: Mapping[str, float] | None = None,
     scale: float = 1.0,
+    convergence: float | None = None,
     exposure: xr.DataArray | None = None,
 ) -> xr.DataArray:
     """Return how strongly each site contributes to an edge, at every orientation.
@@ -50,6 +51,8 @@ def site_curves(
         nm.
     offset, scale : mapping of str to float, float
         What the tilts have to be moved by, mrad, after they are multiplied.
+    convergence : float, optional
+        mrad, of a response that was computed for several.
     exposure : DataArray, optional
         Live time times beam current; its mean does not matter.
 
@@ -82,6 +85,14 @@ def site_curves(
     if not depths[0] <= thickness <= depths[-1]:
         raise InvalidArgument(f"thickness={thickness!r}; the response runs from {depths[0]:g} to {depths[-1]:g} nm")
     own = response.sel(line=line, site=list(share), drop=True)
+    if "convergence" in own.dims:
+        directions = own["convergence"].values
+        if convergence is None or not directions[0] <= convergence <= directions[-1]:
+            raise InvalidArgument(
+                f"convergence={convergence!r}; the response runs from {directions[0]:g} to {directions[-1]:g} mrad"
+            )
+        own = own.interp(convergence=float(convergence), method="cubic" if len(directions) > 3 else "linear")
+        own = own.drop_vars("convergence")
     own = own.interp(thickness=float(thickness), method="cubic" if len(depths) > 3 else "linear").drop_vars("thickness")
     for dim, places in tilts.items():
         observed = np.asarray(places, dtype=float)
@@ -166,7 +177,7 @@ def site_spectra(
     (energy,) = others
     if strength is not None:
         number("strength", strength, 0, above=True)
-    known = _beside(curves, background)
+    known = beside(curves, background)
     every = known.drop_vars("site", errors="ignore")
     rank = known.sizes["component"]
     held = Fixed(every) if strength is None else Near(every, strength)
@@ -196,7 +207,8 @@ def site_spectra(
     )
 
 
-def _beside(curves: xr.DataArray, background: xr.DataArray | None) -> xr.DataArray:
+def beside(curves: xr.DataArray, background: xr.DataArray | None) -> xr.DataArray:
+    """Return the curves of sites and, behind them, those of a background."""
     if background is None:
         return curves
     first = curves.sizes["component"]

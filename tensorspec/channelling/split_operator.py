@@ -6,6 +6,7 @@ couples the beams, alike in all orientations.  So a step is a product of matrice
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
 from math import lcm
 from typing import Any
@@ -23,6 +24,7 @@ __all__ = ["Grid", "projection_grid", "split_operator_density"]
 SLICE, DEPTH_STEP = 2.0, 10.0
 
 
+@dataclass(frozen=True, eq=False)
 class Grid:
     """Points of the projected cell on which intensities are summed exactly.
 
@@ -34,16 +36,8 @@ class Grid:
         From an intensity to its Fourier coefficients, ``sum over h - g = D of psi_g psi_h^*``.
     """
 
-    def __init__(self, beams: np.ndarray, differences: np.ndarray) -> None:
-        basis = _basis(beams)
-        own, other = _coordinates(beams, basis), _coordinates(differences, basis)
-        # Products of two waves reach twice as far as one; nothing of them may fold back onto another.
-        sizes = [4 * int(np.abs(axis).max(initial=0)) + 1 for axis in own.T]
-        places = np.stack(np.meshgrid(*(np.arange(n) / n for n in sizes), indexing="ij"), axis=-1).reshape(
-            -1, len(sizes)
-        )
-        self.waves = np.exp(2j * np.pi * own @ places.T)
-        self.to_differences = np.exp(2j * np.pi * places @ other.T) / len(places)
+    waves: np.ndarray
+    to_differences: np.ndarray
 
 
 def projection_grid(beams: np.ndarray, differences: np.ndarray) -> Grid:
@@ -64,7 +58,12 @@ def projection_grid(beams: np.ndarray, differences: np.ndarray) -> Grid:
     >>> (np.abs(psi @ grid.waves) ** 2 @ grid.to_differences).round(12)  # all |psi|^2, and psi of (-2 -2 0) (2 2 0)^*
     array([1.01+0.j  , 0.  -0.06j])
     """
-    return Grid(beams, differences)
+    basis = _basis(beams)
+    own, other = _coordinates(beams, basis), _coordinates(differences, basis)
+    # Products of two waves reach twice as far as one; nothing of them may fold back onto another.
+    sizes = [4 * int(np.abs(axis).max(initial=0)) + 1 for axis in own.T]
+    places = np.stack(np.meshgrid(*(np.arange(n) / n for n in sizes), indexing="ij"), axis=-1).reshape(-1, len(sizes))
+    return Grid(np.exp(2j * np.pi * own @ places.T), np.exp(2j * np.pi * places @ other.T) / len(places))
 
 
 def split_operator_density(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import tomllib
 from pathlib import Path
@@ -13,22 +12,27 @@ import xarray as xr
 
 from tensorspec.cli.output import say, writable_folder
 from tensorspec.errors import InvalidArgument, MissingFile, UnreadableFile, suggest
+from tensorspec.io.line_counts import read_line_counts
 
-__all__ = ["read_counts", "run_channelling"]
+__all__ = ["run_channelling"]
 
-SECTIONS = ("crystal", "beam", "row", "candidates", "fit", "output")
+# What is scanned, and what has to be said of it.
+PATTERNS = {"row": "reflection", "zone": "axis"}
+# Orientations that are computed beyond each end.
+MARGIN = 4
+SECTIONS = ("crystal", "beam", "row", "zone", "candidates", "fit", "output")
 KEYS = {
     "crystal": ("cif", "labels", "debye_waller"),
     "beam": ("energy", "convergence"),
     "row": ("name", "reflection", "counts", "orders"),
+    "zone": ("name", "axis", "x", "counts", "largest"),
     "fit": ("thickness", "largest_thickness", "step", "orientation", "background", "composition", "places"),
     "output": ("folder", "name"),
 }
-TILT, EXPOSURE, BACKGROUND = "tilt_x", "exposure", " background"
 
 
 def run_channelling(file: str, output: str | None) -> None:
-    """Fit occupancies as a recipe says; print them, and write a figure and a JSON file.
+    """Fit occupancies as a recipe says; print them, and write a figure, a report and a JSON file.
 
     Parameters
     ----------
@@ -50,13 +54,13 @@ def run_channelling(file: str, output: str | None) -> None:
     settings, written = recipe.get("fit", {}), recipe.get("output", {})
     folder = writable_folder(Path(output or path.parent / written.get("folder", ".")))
     stem = str(written.get("name", path.stem))
-    tables = {
-        str(row.get("name", f"row {k + 1}")): read_counts(path.parent / row["counts"])
-        for k, row in enumerate(recipe["row"])
-    }
+    scanned = [(section, part) for section in PATTERNS for part in recipe.get(section, [])]
+    named = {str(part.get("name", f"{section} {k + 1}")): (section, part) for k, (section, part) in enumerate(scanned)}
+    tables = {name: read_line_counts(path.parent / part["counts"]) for name, (_, part) in named.items()}
 
     from tensorspec import channelling
     from tensorspec.plot.occupancy import plot_occupancy
+    from tensorspec.report import report_occupancy
 
     thermal = crystal_part.get("debye_waller", {})
     crystal = channelling.Crystal.from_cif(path.parent / crystal_part["cif"])
@@ -67,15 +71,29 @@ def run_channelling(file: str, output: str | None) -> None:
         float(settings.get("step", 5.0)),
     )
     responses = {}
-    for row, (name, table) in zip(recipe["row"], tables.items(), strict=True):
-        tilts = table["counts"][TILT].values
-        step = float(np.diff(tilts).mean())
+    for name, (section, part) in named.items():
+        table = tables[name]
+        if ("tilt_y" in table.dims) != (section == "zone"):
+            raise InvalidArgument(
+                f"{part['counts']}: a [[zone]] has the columns tilt_y and tilt_x, a [[row]] tilt_x alone"
+            )
         # Wider than what was recorded, so that an offset stays inside.
-        wide = np.concatenate([tilts[0] - step * np.arange(4, 0, -1), tilts, tilts[-1] + step * np.arange(1, 5)])
-        scan = channelling.systematic_row(
-            crystal, tuple(row["reflection"]), wide, float(beam["energy"]), orders=int(row.get("orders", 8))
-        )
-        say(f"{name}: {len(tilts)} orientations, {len(scan.beams)} beams")
+        wide = {dim: _wider(table[dim].values) for dim in table["exposure"].dims}
+        energy = float(beam["energy"])
+        if section == "row":
+            scan = channelling.systematic_row(
+                crystal, tuple(part["reflection"]), wide["tilt_x"], energy, orders=int(part.get("orders", 8))
+            )
+        else:
+            scan = channelling.zone_axis(
+                crystal,
+                tuple(part["axis"]),
+                (wide["tilt_y"], wide["tilt_x"]),
+                energy,
+                x=tuple(part["x"]) if "x" in part else None,
+                largest=float(part.get("largest", 2.0)),
+            )
+        say(f"{name}: {table['exposure'].size} orientations, {len(scan.beams)} beams")
         responses[name] = channelling.response(
             crystal,
             scan,
@@ -99,63 +117,17 @@ def run_channelling(file: str, output: str | None) -> None:
     plot_occupancy(found).savefig(figure, dpi=150)
     record = folder / f"{stem}.occupancy.json"
     record.write_text(json.dumps(_as_json(found, recipe), indent=2) + "\n", encoding="utf-8")
+    page = report_occupancy(found, folder / f"{stem}.report.html", title=crystal.name, settings=recipe)
     say(f"wrote {figure}")
+    say(f"wrote {page}")
     say(f"wrote {record}")
 
 
-def read_counts(path: Path) -> xr.Dataset:
-    """Read a table of line counts: a column ``tilt_x`` in mrad, and one for every line.
-
-    Parameters
-    ----------
-    path : Path
-        A CSV file with a header: ``tilt_x, Mn K, Ni K, ...``; further ``exposure``, and ``Mn K background``.
-
-    Returns
-    -------
-    Dataset
-        ``counts`` and ``background``, dimensions (line, tilt_x), and ``exposure``.
-
-    Raises
-    ------
-    MissingFile
-        If there is no such file.
-    UnreadableFile
-        If it has no column of tilts, no lines, or something that is no number.
-    """
-    if not path.is_file():
-        raise MissingFile(f"no file {str(path)!r}")
-    with path.open(newline="", encoding="utf-8-sig") as stream:
-        rows = [[cell.strip() for cell in row] for row in csv.reader(stream) if any(cell.strip() for cell in row)]
-    if len(rows) < 4:
-        raise UnreadableFile(f"{path.name} has {len(rows)} lines; expected a header, and one for every orientation")
-    head, body = rows[0], rows[1:]
-    if TILT not in head:
-        raise UnreadableFile(f"{path.name} has the columns {head}; one has to be {TILT!r}, in mrad")
-    for number, row in enumerate(body, start=2):
-        if len(row) != len(head):
-            raise UnreadableFile(f"{path.name}, line {number}: {len(row)} cells, and {len(head)} columns")
-    try:
-        values = np.array(body, dtype=float).T
-    except ValueError as error:
-        raise UnreadableFile(f"{path.name}: {error}") from None
-    columns = dict(zip(head, values, strict=True))
-    order = np.argsort(columns[TILT])
-    lines = [name for name in head if name not in (TILT, EXPOSURE) and not name.endswith(BACKGROUND)]
-    if not lines:
-        raise UnreadableFile(f"{path.name} has the columns {head}; expected lines such as 'Mn K' beside {TILT!r}")
-    for name in head:
-        if name.endswith(BACKGROUND) and name.removesuffix(BACKGROUND) not in lines:
-            raise UnreadableFile(f"{path.name}: {name!r} is a background without its line; there are {lines}")
-    coords: dict[str, Any] = {"line": lines, TILT: (TILT, columns[TILT][order], {"units": "mrad"})}
-    zeros = np.zeros(len(order))
-    stacked = {
-        "counts": [columns[line][order] for line in lines],
-        "background": [columns.get(line + BACKGROUND, zeros)[order] for line in lines],
-    }
-    table = {key: (("line", TILT), np.array(value)) for key, value in stacked.items()}
-    exposure = columns.get(EXPOSURE, np.ones(len(order)))[order]
-    return xr.Dataset({**table, "exposure": (TILT, exposure)}, coords=coords)
+def _wider(tilts: np.ndarray) -> np.ndarray:
+    step = float(np.diff(tilts).mean())
+    return np.concatenate(
+        [tilts[0] - step * np.arange(MARGIN, 0, -1), tilts, tilts[-1] + step * np.arange(1, MARGIN + 1)]
+    )
 
 
 def _recipe(path: Path) -> dict[str, Any]:
@@ -170,12 +142,13 @@ def _recipe(path: Path) -> dict[str, Any]:
             raise InvalidArgument(
                 f"{path.name}: no section [{section}]; there are {list(SECTIONS)}.{suggest(section, SECTIONS)}"
             )
-    for section in ("crystal", "beam", "row", "candidates"):
-        if section not in recipe:
-            name = "[[row]]" if section == "row" else f"[{section}]"
-            raise InvalidArgument(f"{path.name}: {name} is missing; see the page on channelling for a recipe")
-    if not isinstance(recipe["row"], list):
-        raise InvalidArgument(f"{path.name}: rows are written with two brackets, [[row]]")
+    missing = [f"[{section}]" for section in ("crystal", "beam", "candidates") if section not in recipe]
+    missing += [] if any(section in recipe for section in PATTERNS) else ["[[row]] or [[zone]]"]
+    if missing:
+        raise InvalidArgument(f"{path.name}: {missing[0]} is missing; see the page on channelling for a recipe")
+    for section in PATTERNS:
+        if not isinstance(recipe.get(section, []), list):
+            raise InvalidArgument(f"{path.name}: {section}s are written with two brackets, [[{section}]]")
     for section, known in KEYS.items():
         parts = recipe.get(section, {})
         for part in parts if isinstance(parts, list) else [parts]:
@@ -187,10 +160,11 @@ def _recipe(path: Path) -> dict[str, Any]:
     for section, key in (("crystal", "cif"), ("beam", "energy")):
         if key not in recipe[section]:
             raise InvalidArgument(f"{path.name}: [{section}] needs {key!r}")
-    for row in recipe["row"]:
-        for key in ("reflection", "counts"):
-            if key not in row:
-                raise InvalidArgument(f"{path.name}: each [[row]] needs {key!r}")
+    for section, needed in PATTERNS.items():
+        for part in recipe.get(section, []):
+            for key in (needed, "counts"):
+                if key not in part:
+                    raise InvalidArgument(f"{path.name}: each [[{section}]] needs {key!r}")
     return recipe
 
 

@@ -10,8 +10,10 @@ from tensorspec.contributions import measured, reconstruct, used_entries
 from tensorspec.errors import InvalidArgument, InvalidData
 from tensorspec.fit import fit as fit_model
 from tensorspec.losses.least_squares import LeastSquares
+from tensorspec.losses.likelihood import Poisson
 from tensorspec.models.cp import CP
 from tensorspec.modes import to_array
+from tensorspec.noise import poisson_marginals
 from tensorspec.pieces import refuse_evolving
 from tensorspec.solution import Fit
 from tensorspec.starts.given import From
@@ -98,7 +100,7 @@ def _without_constraints(fit: Fit, data: Any) -> Fit:
 
 def _by_counts(fit: Fit, name: str) -> bool:
     loss = fit.losses.get(name)
-    return getattr(loss, "scaling", None) == "poisson" or type(loss).__name__ == "Poisson"
+    return getattr(loss, "scaling", None) == "poisson" or isinstance(loss, Poisson)
 
 
 def _consistency(fit: Fit, name: str, data: Any) -> float:
@@ -116,14 +118,15 @@ def _consistency(fit: Fit, name: str, data: Any) -> float:
     if not alive.size:
         raise InvalidData(f"core_consistency: all components of tensor {name!r} are zero")
     share = np.abs(weights[alive]) ** (1 / len(record.modes))
+    totals = poisson_marginals(array) if _by_counts(fit, name) else None
     factors = []
     for axis, mode in enumerate(record.modes):
         columns = np.nan_to_num(fit.factors[mode].values.reshape(fit.rank, -1).T.astype(float))[:, alive] * share
         if axis == 0:
             columns = columns * np.sign(weights[alive])
-        if _by_counts(fit, name):
-            totals = array.sum(axis=tuple(k for k in range(array.ndim) if k != axis))
-            scale = np.sqrt(np.maximum(totals, 1e-12 * max(float(totals.max()), 1e-300)))
+        if totals is not None:
+            own = totals[axis]
+            scale = np.sqrt(np.maximum(own, 1e-12 * max(float(own.max()), 1e-300)))
             columns = columns / scale[:, np.newaxis]
             array = array / scale.reshape([-1 if k == axis else 1 for k in range(array.ndim)])
         factors.append(columns)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from tensorspec.contributions import measured, reconstruct, used_entries
+from tensorspec.contributions import reconstruct, residual
 from tensorspec.diagnose.residuals import noise_of
 from tensorspec.errors import InvalidArgument, UnknownMode, suggest
 from tensorspec.pieces import refuse_evolving
@@ -89,26 +89,22 @@ def leverage(fit: Fit, mode: str | None = None, name: str | None = None, data: A
     basis, values, _ = np.linalg.svd(held / norm, full_matrices=False)
     basis = basis[:, : int(np.count_nonzero(values > 1e-10 * values.max(initial=0)))]
     hat = np.where(known, (basis**2).sum(axis=1), np.nan)
-    tensor = measured(fit, name, data)
-    dense = tensor.data.todense() if hasattr(tensor.data, "todense") else tensor.as_numpy().values
-    model = reconstruct(fit, name)
-    difference = model.copy(data=np.asarray(dense, dtype=float) - model.values.astype(float))
-    used = used_entries(fit, name)
-    difference = difference if used is None else difference.where(used)
+    difference = residual(fit, name, data).as_numpy().astype(float)
     noise = noise_of(fit, name)
     off = [dim for dim in record.dims if dim not in factor.dims]
     if noise is None:
-        residual = (difference**2).mean(off)
+        misfit = (difference**2).mean(off)
     else:
+        model = difference.copy(data=reconstruct(fit, name).values.astype(float))
         variance = noise.variance(model).where(difference.notnull()).sum(off)
-        residual = (difference**2).sum(off) / variance.where(variance > 0)
+        misfit = (difference**2).sum(off) / variance.where(variance > 0)
     own = [str(dim) for dim in factor.dims[1:]]
-    residual = residual.transpose(*own)
-    limit = _limit(residual.values)
+    misfit = misfit.transpose(*own)
+    limit = _limit(misfit.values)
     most = TIMES_MEAN * basis.shape[1] / max(int(known.sum()), 1)
     influence = factor.isel(component=0, drop=True).copy(data=hat.reshape(factor.shape[1:]))
-    kind = (influence > most).astype(int) + 2 * (residual > limit).astype(int)
-    result = xr.Dataset({"leverage": influence, "residual": residual, "kind": kind})
+    kind = (influence > most).astype(int) + 2 * (misfit > limit).astype(int)
+    result = xr.Dataset({"leverage": influence, "residual": misfit, "kind": kind})
     result["leverage"].attrs = {"long_name": "leverage"}
     result["residual"].attrs = {
         "long_name": "mean squared residual" + ("" if noise is None else " over noise variance")
@@ -118,8 +114,8 @@ def leverage(fit: Fit, mode: str | None = None, name: str | None = None, data: A
     return result
 
 
-def _limit(residual: np.ndarray) -> float:
-    root = np.cbrt(residual[np.isfinite(residual)])
+def _limit(misfit: np.ndarray) -> float:
+    root = np.cbrt(misfit[np.isfinite(misfit)])
     if not root.size:
         return float("nan")
     middle = float(np.median(root))

@@ -8,10 +8,10 @@ import numpy as np
 import xarray as xr
 
 from tensorspec.arguments import whole
-from tensorspec.contributions import measured, reconstruct, used_entries
+from tensorspec.contributions import reconstruct, residual
 from tensorspec.diagnose.residuals import noise_of
 from tensorspec.errors import InvalidData
-from tensorspec.noise import NoiseModel
+from tensorspec.noise import NoiseModel, spread_events
 from tensorspec.pieces import own_dims, pieces
 from tensorspec.solution import Fit
 
@@ -83,18 +83,13 @@ def whiteness(
     name = fit._tensor(name)
     seed = whole("whiteness: seed", seed, 0)
     record = fit.tensors[name]
-    tensor = measured(fit, name, data)
-    values = tensor.data.todense() if hasattr(tensor.data, "todense") else tensor.as_numpy().values
-    values = np.asarray(values, dtype=float)
-    model = np.asarray(reconstruct(fit, name).values, dtype=float)
-    used = used_entries(fit, name)
-    valid = np.isfinite(values) & np.isfinite(model)
-    if used is not None:
-        valid &= (xr.DataArray(np.ones(record.shape, bool), dims=record.dims) & used).transpose(*record.dims).values
+    difference = residual(fit, name, data).as_numpy().astype(float)
+    model = reconstruct(fit, name).values.astype(float)
+    valid = np.isfinite(difference.values)
     if not valid.any():
         raise InvalidData(f"whiteness: tensor {name!r} has no valid entry")
     noise = noise or noise_of(fit, name)
-    left = np.where(valid, values - model, 0.0)
+    left = np.where(valid, difference.values, 0.0)
     if noise is None:
         noise = NoiseModel(0.0, float((left**2).sum() / valid.sum()) or 1.0)
     variance = noise.variance(model)
@@ -127,12 +122,12 @@ def whiteness(
         if centred.shape[axis] >= 3 and spread > 0:
             value, number = _neighbours(centred, counted > 0, axis)
             found["map_score"][dims.index(dim)] = value * np.sqrt(number)
-    leading = _leading(score, valid, model, noise, deviation, off, seed)
+    leading = _leading(score, valid, model, noise, deviation, off, dims.index(last), seed)
     result = xr.Dataset(
         {key: ("dim", value) for key, value in found.items()},
         coords={"dim": dims},
     )
-    coords = {key: coord for key, coord in tensor.coords.items() if set(coord.dims) <= set(own_map)}
+    coords = {key: coord for key, coord in difference.coords.items() if set(coord.dims) <= set(own_map)}
     result["residual_map"] = xr.DataArray(
         squares, dims=own_map, coords=coords, attrs={"long_name": "chi-squared per entry"}
     )
@@ -176,7 +171,7 @@ def _tangent(fit: Fit, name: str, deviation: np.ndarray, dims: list[str]) -> dic
         arrays.append(array.reshape(len(alive), -1))
         for axis, dim in enumerate(inner):
             if array.shape[axis + 1] > 2:
-                first, second = np.take(array, range(array.shape[axis + 1] - 1), axis + 1), None
+                first = np.take(array, range(array.shape[axis + 1] - 1), axis + 1)
                 second = np.take(array, range(1, array.shape[axis + 1]), axis + 1)
                 flat = first.reshape(len(alive), -1), second.reshape(len(alive), -1)
                 gaps[dim] = (len(arrays) - 1, flat[0] @ flat[1].T, array.shape[axis + 1])
@@ -202,9 +197,13 @@ def _leading(
     noise: NoiseModel,
     deviation: np.ndarray,
     off: tuple[int, ...],
+    channels: int,
     seed: int,
 ) -> float:
-    """Return the largest singular value of the residual of pixels x all else over the largest of drawn noise."""
+    """Return the largest singular value of the residual of pixels x all else over the largest of drawn noise.
+
+    `channels` is the axis along which neighbours of drawn noise are correlated.
+    """
     rng = np.random.default_rng(seed)
     order = [*(axis for axis in range(score.ndim) if axis not in off), *off]
     shape = (int(np.prod([score.shape[axis] for axis in order[: score.ndim - len(off)]])), -1)
@@ -222,21 +221,13 @@ def _leading(
             drawn += noise.gain * rng.poisson(mean / noise.gain) - mean
         if noise.read_variance > 0:
             drawn += rng.normal(0, np.sqrt(noise.read_variance), score.shape)
-        drawn = _correlated(drawn, noise.channel_correlation or 0.0)
+        if noise.channel_correlation:
+            edges = [(int(axis == channels),) * 2 for axis in range(drawn.ndim)]
+            drawn = spread_events(np.pad(drawn, edges, mode="reflect"), noise.channel_correlation, channels)
         edge = max(edge, largest(np.where(valid, drawn / deviation, 0.0)))
     # A residual that is larger or smaller than thought everywhere is for chi-squared to tell.
     size = float((score[valid] ** 2).mean())
     return largest(score) / max(edge * np.sqrt(max(size, 1.0)), 1e-300)
-
-
-def _correlated(drawn: np.ndarray, correlation: float) -> np.ndarray:
-    """Return noise whose neighbours along the last axis are correlated, its variance kept."""
-    if correlation == 0:
-        return drawn
-    angle = 0.5 * np.arcsin(np.sqrt(2) * np.clip(correlation, -0.7, 0.7))
-    centre, side = np.cos(angle), np.sin(angle) / np.sqrt(2)
-    padded = np.pad(drawn, [(0, 0)] * (drawn.ndim - 1) + [(1, 1)], mode="reflect")
-    return side * (padded[..., :-2] + padded[..., 2:]) + centre * drawn
 
 
 def _verdict(dims: list[str], found: dict[str, np.ndarray], leading: float, tests: int) -> tuple[str, bool]:

@@ -6,3 +6,6 @@ from tensorspec.noise.model import NoiseModel as NoiseModel
 from tensorspec.noise.poisson import poisson_marginals as poisson_marginals
 from tensorspec.noise.poisson import poisson_scale as poisson_scale
 from tensorspec.noise.poisson import undo_poisson_scale as undo_poisson_scale
+from tensorspec.noise.spread import MOST_CORRELATION as MOST_CORRELATION
+from tensorspec.noise.spread import event_shares as event_shares
+from tensorspec.noise.spread import spread_events as spread_events

@@ -5,11 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from tensorspec.arguments import number
-from tensorspec.noise import NoiseModel
+from tensorspec.noise import MOST_CORRELATION, NoiseModel, spread_events
 
-__all__ = ["MOST_CORRELATION", "record"]
-
-MOST_CORRELATION = 0.7
+__all__ = ["record"]
 
 
 def record(expected: np.ndarray, noise: NoiseModel, rng: np.random.Generator) -> np.ndarray:
@@ -56,7 +54,4 @@ def record(expected: np.ndarray, noise: NoiseModel, rng: np.random.Generator) ->
     deviation = gain * rng.poisson(padded / gain) - padded
     if noise.read_variance:
         deviation += rng.normal(0.0, np.sqrt(noise.read_variance), padded.shape)
-    angle = 0.5 * np.arcsin(np.sqrt(2) * correlation)
-    centre, side = np.cos(angle), np.sin(angle) / np.sqrt(2)
-    spread = side * deviation[..., :-2] + centre * deviation[..., 1:-1] + side * deviation[..., 2:]
-    return (expected + spread).astype(np.float32)
+    return (expected + spread_events(deviation, correlation)).astype(np.float32)

@@ -10,8 +10,8 @@ import xarray as xr
 from scipy.ndimage import gaussian_filter1d
 
 from tensorspec.arguments import number, sizes, whole
-from tensorspec.noise import NoiseModel
-from tensorspec.phantoms.counting import MOST_CORRELATION, record
+from tensorspec.noise import MOST_CORRELATION, NoiseModel
+from tensorspec.phantoms.counting import record
 from tensorspec.phantoms.edx import xray_spectrum
 from tensorspec.phantoms.eels import Peak, core_loss, oxide_edges
 from tensorspec.phantoms.maps import blur_maps, blur_to_overlap

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tensorspec.noise import NoiseModel
+from tensorspec.noise import NoiseModel, event_shares, spread_events
 
 __all__ = ["Registration", "register", "whole_channels"]
 
@@ -21,7 +21,6 @@ STIFF = 1e-3
 FOOT, RISE = 0.02, 1.3
 # Share of the height of the shape by which the variance that channels are weighed with is larger than theirs.
 EVEN = 0.04
-MOST_CORRELATION = 0.7
 # Spectra that are simulated without any drift, and sets of them, to learn what chance does.
 SIMULATED, SETS = (500, 2000), 25
 # A drift is one where chance alone explains the shifts less often than this.
@@ -142,15 +141,7 @@ def _still(
     deviation = rng.normal(0.0, np.sqrt(noise.read_variance), padded.shape)
     if noise.gain > 0:
         deviation += noise.gain * rng.poisson(padded / noise.gain) - padded
-    centre, side = _spread(noise)
-    return np.where(known, mean + side * (deviation[:, :-2] + deviation[:, 2:]) + centre * deviation[:, 1:-1], 0.0)
-
-
-def _spread(noise: NoiseModel) -> tuple[float, float]:
-    """Return the shares of an event that a channel and each neighbour get, for this correlation of the noise."""
-    correlation = np.clip(noise.channel_correlation or 0.0, -MOST_CORRELATION, MOST_CORRELATION)
-    angle = 0.5 * np.arcsin(np.sqrt(2) * correlation)
-    return float(np.cos(angle)), float(np.sin(angle) / np.sqrt(2))
+    return np.where(known, mean + spread_events(deviation, noise.channel_correlation), 0.0)
 
 
 def _place(values: np.ndarray, known: np.ndarray, noise: NoiseModel, single_peak: bool) -> _Placed:
@@ -313,7 +304,7 @@ def _moved(
     actual = noise.variance(mean)
     carried = columns * (weight * np.sqrt(actual))
     covariance = np.einsum("aij,bij->iab", carried, carried)
-    centre, side = _spread(noise)
+    centre, side = event_shares(noise.channel_correlation)
     for lag, correlation in ((1, 2 * centre * side), (2, side**2)):
         both = correlation * np.einsum("aij,bij->iab", carried[:, :, : count - lag], carried[:, :, lag:])
         covariance += both + both.transpose(0, 2, 1)

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from tensorspec.algebra.block_pivoting import nonnegative
 from tensorspec.endmembers.spa import successive_projections
 from tensorspec.endmembers.sss import subspace_spectra
 from tensorspec.endmembers.vca import vertex_components
@@ -17,7 +18,8 @@ from tensorspec.starts.random import scaled_to_data
 
 __all__ = ["SPA", "SSS", "VCA"]
 
-SWEEPS = 30
+# Of the largest squared norm, added to each, so that spectra that are alike leave the amounts defined.
+RIDGE = 1e-10
 # Relative errors of a channel's sum up to which it may constrain the spectra, the strictest first.
 RELATIVE = (0.01, 0.02, 0.05)
 
@@ -136,14 +138,8 @@ class SSS(_Endmembers):
 
 
 def _amounts(matrix: np.ndarray, spectra: np.ndarray, positive: bool) -> np.ndarray:
-    """Return least-squares amounts; where they have to be positive, by sweeps over the components."""
+    """Return least-squares amounts, positive where they have to be."""
     gram, right = spectra @ spectra.T, matrix @ spectra.T
-    found = np.linalg.lstsq(gram, right.T, rcond=None)[0].T
     if not positive:
-        return found
-    found = np.maximum(found, 0)
-    for _ in range(SWEEPS):
-        for k in range(len(gram)):
-            if gram[k, k] > 0:
-                found[:, k] = np.maximum(found[:, k] + (right[:, k] - found @ gram[:, k]) / gram[k, k], 0)
-    return found
+        return np.linalg.lstsq(gram, right.T, rcond=None)[0].T
+    return nonnegative(gram + RIDGE * max(float(gram.diagonal().max()), 1e-300) * np.eye(len(gram)), right)[0]

@@ -7,14 +7,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tensorspec.twoway.quadratic import nonnegative
+from tensorspec.algebra.block_pivoting import nonnegative
 
-__all__ = ["FactorRules", "Iterated", "alternate", "minimise"]
+__all__ = ["FactorRules", "Iterated", "alternate", "blocks_of_rows", "minimise"]
 
 # What keeps a matrix of equal spectra invertible, as a share of its mean diagonal.
 RIDGE = 1e-13
 COLUMN_ROUNDS, COLUMN_TOL = 200, 1e-10
 RESEEDED = 3
+# Rows of a residual that are formed at once.
+BLOCK = 4096
 
 
 @dataclass(frozen=True, eq=False)
@@ -254,16 +256,24 @@ def _left(
         return left
     return sum(
         float(weights[0][rows] @ (values[rows] - maps[rows] @ spectra.T) ** 2 @ weights[1])
-        for rows in (slice(at, at + 4096) for at in range(0, len(values), 4096))
+        for rows in blocks_of_rows(len(values))
     )
+
+
+def blocks_of_rows(rows: int) -> list[slice]:
+    """Return the rows in blocks, so that no residual is formed whole.
+
+    Examples
+    --------
+    >>> blocks_of_rows(5000)
+    [slice(0, 4096, None), slice(4096, 5000, None)]
+    """
+    return [slice(at, min(at + BLOCK, rows)) for at in range(0, rows, BLOCK)]
 
 
 def _reseeded(values: np.ndarray, maps: np.ndarray, spectra: np.ndarray, dead: int) -> np.ndarray:
     """Give a dead component the residual of the row that is fitted worst."""
-    lengths = [
-        ((values[at : at + 4096] - maps[at : at + 4096] @ spectra.T) ** 2).sum(axis=1)
-        for at in range(0, len(values), 4096)
-    ]
+    lengths = [((values[rows] - maps[rows] @ spectra.T) ** 2).sum(axis=1) for rows in blocks_of_rows(len(values))]
     row = int(np.argmax(np.concatenate(lengths)))
     residual = np.maximum(values[row] - spectra @ maps[row], 0)
     result = spectra.copy()

@@ -28,7 +28,7 @@ from tensorspec.noise import NoiseModel, estimate_noise
 from tensorspec.recipe import constructor_repr
 from tensorspec.solution import Fit
 from tensorspec.solvers.status import Status
-from tensorspec.twoway.alternating import FactorRules, Iterated, alternate
+from tensorspec.twoway.alternating import FactorRules, Iterated, alternate, blocks_of_rows
 from tensorspec.twoway.matrix import Matrix, as_matrix
 from tensorspec.twoway.pca import scales_of
 from tensorspec.twoway.starts import spectra_to_start_from
@@ -324,12 +324,8 @@ def _expected(noise: NoiseModel, run: Iterated, weights: tuple[np.ndarray, np.nd
     rows, rank = run.maps.shape
     columns = len(run.spectra)
     variance = sum(
-        float(
-            weights[0][at : at + 4096]
-            @ noise.variance(np.maximum(run.maps[at : at + 4096] @ run.spectra.T, 0))
-            @ weights[1]
-        )
-        for at in range(0, rows, 4096)
+        float(weights[0][part] @ noise.variance(np.maximum(run.maps[part] @ run.spectra.T, 0)) @ weights[1])
+        for part in blocks_of_rows(rows)
     )
     free = max(1 - rank * (rows + columns - rank) / (rows * columns), 0.0)
     return 100 * float(np.sqrt(variance * free / whole_sum))

@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from tensorspec.algebra.block_pivoting import nonnegative, passive_inverse
 from tensorspec.errors import InvalidData
 from tensorspec.noise import NoiseModel
-from tensorspec.twoway.quadratic import nonnegative, passive_inverse
 
 __all__ = ["Amounts", "METHODS", "solve"]
 

@@ -285,4 +285,4 @@ def _solve(values: Any, valid: np.ndarray | None = None, **settings: Any) -> tup
         settings["sum_to_one"],
         settings["noise"],
     )
-    return tuple(array.reshape(*leading, *array.shape[1:]) for array in found)
+    return tuple(np.reshape(array, (*leading, *array.shape[1:])) for array in found)

@@ -9,7 +9,7 @@ import numpy as np
 
 from tensorspec.twoway.outlyingness import cutoff, half_size, outlyingness
 
-__all__ = ["MOST_COMPONENTS", "RobustComponents", "robust_components", "robust_prediction"]
+__all__ = ["RobustComponents", "robust_components", "robust_prediction"]
 
 MOST_COMPONENTS = 10
 ROUNDING = 1e-12
@@ -95,12 +95,11 @@ def robust_components(matrix: np.ndarray, rank: int | None, alpha: float, seed: 
     press = np.empty(0)
     if rank is None:
         press, rank = _press(scores, inner, half, most, seed)
-    location, basis, _ = _subspace(scores[inner], rank)
+    location, basis = _subspace(scores[inner], rank)
     # All points near the first subspace define the second.
     distance = np.linalg.norm(scores - location - (scores - location) @ basis @ basis.T, axis=1)
     near = distance <= cutoff(distance, half) if half < rows and rank < dimensions else np.ones(rows, bool)
-    near[inner] |= rank == dimensions
-    location, basis, _ = _subspace(scores[near], rank)
+    location, basis = _subspace(scores[near], rank)
     projected = (scores - location) @ basis
     # Points that lie off the subspace say nothing of how the others scatter within it.
     chosen = np.flatnonzero(near[inner])
@@ -170,8 +169,8 @@ def _within(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return centre, axes, centred @ axes
 
 
-def _subspace(points: np.ndarray, rank: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return centre, leading directions and variances of some points."""
+def _subspace(points: np.ndarray, rank: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return centre and leading directions of some points."""
     location = points.mean(axis=0)
     centred = points - location
     values, vectors = np.linalg.eigh(centred.T @ centred / max(len(points) - 1, 1))
@@ -179,7 +178,7 @@ def _subspace(points: np.ndarray, rank: int) -> tuple[np.ndarray, np.ndarray, np
     if values[0] <= 0 or values[rank - 1] <= ROUNDING * values[0]:
         held = int((values > ROUNDING * max(values[0], np.finfo(float).tiny)).sum())
         raise ArithmeticError(f"{rank} components, but most rows lie in {held} dimensions")
-    return location, vectors[:, :rank], values
+    return location, vectors[:, :rank]
 
 
 def _press(scores: np.ndarray, inner: np.ndarray, half: int, most: int, seed: int) -> tuple[np.ndarray, int]:
@@ -190,7 +189,7 @@ def _press(scores: np.ndarray, inner: np.ndarray, half: int, most: int, seed: in
         return np.array([float((scores**2).sum(axis=1).mean())]), 1
     # Rows that lie far off whatever is described by all components are not asked.
     most = min(most, int(np.linalg.matrix_rank(scores[inner] - scores[inner].mean(axis=0))))
-    location, basis, _ = _subspace(scores[inner], most)
+    location, basis = _subspace(scores[inner], most)
     centred = scores - location
     distance = np.linalg.norm(centred - centred @ basis @ basis.T, axis=1)
     regular = distance <= cutoff(distance, half) if half < rows else np.ones(rows, bool)
@@ -201,7 +200,7 @@ def _press(scores: np.ndarray, inner: np.ndarray, half: int, most: int, seed: in
     whole = np.zeros(rows)
     for part in range(FOLDS):
         out = fold == part
-        own_location, own_basis, _ = _subspace(scores[inside & ~out], most)
+        own_location, own_basis = _subspace(scores[inside & ~out], most)
         difference = scores[out] - own_location
         taken[out] = (difference @ own_basis) ** 2
         whole[out] = (difference**2).sum(axis=1)

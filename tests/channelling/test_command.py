@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 
+import tensorspec as ts
 from tensorspec import channelling as ch
 from tensorspec.cli import main
 
@@ -68,6 +69,56 @@ def test_from_files_to_occupancies(folder, tmp_path, capsys):
     assert stored["thickness_nm"]["(400)"] == pytest.approx(60, abs=5)
     assert stored["chi_squared"] < 1.5 and stored["share"]["O"]["8a"] is None
     assert (tmp_path / "out" / "recipe.png").read_bytes()[:4] == b"\x89PNG"
+    page = (tmp_path / "out" / "recipe.report.html").read_text(encoding="utf-8")
+    assert "<td>16d</td>" in page and "95 % interval" in page and "data:image/svg+xml" in page
+    assert f"{stored['share']['Mn']['8a']:.4f}" in page and "largest_thickness" in page and 'class="note"' not in page
+
+
+def test_a_pattern_about_a_zone_axis(folder, tmp_path, capsys):
+    crystal = ch.Crystal.from_cif(folder / "spinel.cif").relabel({"Li1/Mn1": "8a", "Mn2": "16d", "O1": "32e"})
+    tilts = np.linspace(-8, 8, 9)
+    scan = ch.zone_axis(crystal, (0, 0, 1), tilts, 200, x=(4, 0, 0), largest=0.8)
+    theory = ch.response(crystal, scan, ["Mn K", "O K"], np.arange(5.0, 61, 5), check=False).sel(thickness=40)
+    mean = 20_000 * (0.1 * theory.sel(site="8a", line="Mn K") + 0.9 * theory.sel(site="16d", line="Mn K"))
+    oxygen, rng = 10_000 * theory.sel(site="32e", line="O K"), np.random.default_rng(0)
+    with (tmp_path / "zone.csv").open("w", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["tilt_x", "tilt_y", "Mn K", "O K"])
+        for k in rng.permutation(81):
+            place = {"tilt_y": k // 9, "tilt_x": k % 9}
+            counts = [rng.poisson(float(each.isel(place))) for each in (mean, oxygen)]
+            writer.writerow([tilts[place["tilt_x"]], tilts[place["tilt_y"]], *counts])
+    (tmp_path / "spinel.cif").write_text(CIF)
+    row = RECIPE[RECIPE.index("[[row]]") : RECIPE.index("[candidates]")]
+    zone = '[[zone]]\naxis = [0, 0, 1]\nx = [4, 0, 0]\nlargest = 0.8\ncounts = "zone.csv"\n\n'
+    recipe = RECIPE.replace(row, zone).replace("largest_thickness = 100", "largest_thickness = 60")
+    (tmp_path / "recipe.toml").write_text(recipe)
+    assert main(["channelling", str(tmp_path / "recipe.toml")]) == 0
+    stored = json.loads((tmp_path / "recipe.occupancy.json").read_text())
+    assert abs(stored["share"]["Mn"]["8a"] - 0.1) < 4 * stored["standard_error"]["Mn"]["8a"] < 0.08
+    assert stored["thickness_nm"]["zone 1"] == pytest.approx(40, abs=3) and "81 orientations" in capsys.readouterr().out
+    text = (tmp_path / "zone.csv").read_text().splitlines()
+    (tmp_path / "zone.csv").write_text("\n".join(text[:-1]))
+    assert main(["channelling", str(tmp_path / "recipe.toml")]) == 2
+    assert "each pair of them once" in capsys.readouterr().err
+    (tmp_path / "zone.csv").write_text((folder / "counts.csv").read_text())
+    assert main(["channelling", str(tmp_path / "recipe.toml")]) == 2
+    assert "a [[zone]] has the columns tilt_y and tilt_x" in capsys.readouterr().err
+
+
+def test_what_is_doubtful_stands_in_the_report(tmp_path):
+    crystal = ch.phantoms.spinel().with_debye_waller({"16c": 0.4, "16d": 0.4})
+    scan = ch.systematic_row(crystal, (4, 0, 0), np.linspace(-16, 16, 21), 200)
+    theory = ch.response(crystal, scan, ["Mn K"], np.arange(5.0, 101, 5), check=False)
+    mean = 1e5 * theory.sel(site="16d", thickness=60, drop=True)
+    with pytest.warns(UserWarning, match="cannot be told apart"):
+        found = ch.fit_occupancy(mean.round(), theory, {"Mn": ["16c", "16d"]}, orientation="fixed")
+    page = ts.report_occupancy(found, tmp_path / "doubt.html", title="<Spinel>").read_text(encoding="utf-8")
+    assert "cannot be told apart" in page and "&lt;Spinel&gt;" in page and "Doubt: Mn" in repr(found)
+    with pytest.raises(ts.InvalidArgument, match="report_occupancy shows"):
+        ts.report_occupancy(theory, tmp_path / "none.html")
+    with pytest.raises(ts.MissingFile, match="no folder"):
+        ts.report_occupancy(found, tmp_path / "absent" / "none.html")
 
 
 @pytest.mark.parametrize(

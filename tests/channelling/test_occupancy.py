@@ -163,6 +163,47 @@ def test_offset_and_scale_of_the_tilts_are_recovered():
         fit_occupancy(drawn(expected(offset=0.6, scale=0.97), 4), known(), CANDIDATES, orientation="fixed")
 
 
+@lru_cache
+def convergent(convergence):
+    crystal = spinel().with_debye_waller(dict.fromkeys(spinel().labels, 0.5))
+    scan = systematic_row(crystal, (4, 0, 0), np.linspace(-3.4, 3.4, 69), 200, in_bragg_angles=True)
+    return response(crystal, scan, LINES, np.arange(5.0, 131, 5), check=False, convergence=convergence)
+
+
+def test_the_convergence_is_found_and_its_error_is_that_of_the_scatter():
+    several = convergent((0.0, 1.0, 2.0, 3.0, 4.0))
+    assert several.dims == ("site", "line", "tilt_x", "convergence", "thickness")
+    xr.testing.assert_allclose(several.sel(convergence=0.0, drop=True), known(), atol=1e-12)
+    there = convergent(1.5).sel(thickness=100.0).isel(tilt_x=slice(4, -4))
+    means = []
+    for line in ("Mn K", "Ni K", "O K"):
+        own = sum(share * there.sel(line=line, site=site, drop=True) for site, share in SHARES[line.split()[0]].items())
+        means.append(COUNTS[line] * own / float(own.mean()))
+    lines = xr.DataArray(["Mn K", "Ni K", "O K"], dims="line", name="line")
+    mean = xr.concat(means, lines).transpose("line", "tilt_x").drop_vars("thickness")
+    scores = []
+    for seed in range(12):
+        found = fit_occupancy(drawn(mean, seed), several, CANDIDATES)
+        share = found.share.sel(site="8a") - xr.DataArray(
+            [0.02, 0.10], dims="element", coords={"element": ["Mn", "Ni"]}
+        )
+        scores.append(
+            [
+                (found.convergence["data"] - 1.5) / found.convergence_error["data"],
+                *(share / found.standard_error.sel(site="8a")).sel(element=["Mn", "Ni"]).values,
+            ]
+        )
+        assert found.convergence_error["data"] < 0.1 and "convergence 1." in repr(found)
+    scores = np.array(scores)
+    assert (np.abs(scores.mean(axis=0)) < 3 / np.sqrt(12)).all() and (np.abs(scores) < 4).all()
+    assert ((scores**2).mean(axis=0) > 0.3).all() and ((scores**2).mean(axis=0) < 2.5).all()
+    # Taken to be parallel, the beam gives another share, and is told.
+    with pytest.warns(UserWarning, match="chi-squared is"):
+        fit_occupancy(drawn(10 * mean, 0), known(), CANDIDATES)
+    sure = fit_occupancy(drawn(mean, 0), several, CANDIDATES, convergence=(1.5, 0.001))
+    assert sure.convergence["data"] == pytest.approx(1.5, abs=0.004)
+
+
 def test_a_flipped_axis_is_detected_where_the_row_is_not_symmetric():
     mean = expected(offset=2.0)
     flipped = mean.assign_coords(tilt_x=-mean.tilt_x).isel(tilt_x=slice(None, None, -1))
@@ -305,6 +346,11 @@ COUNTED = drawn(expected(), 0)
             ts.UnknownName,
             "no share of 'O'",
         ),
+        (
+            lambda: fit_occupancy(COUNTED, known(), CANDIDATES, convergence=(1.0, 0.2)),
+            ts.InvalidArgument,
+            "the response has only one",
+        ),
     ],
 )
 def test_what_cannot_be_meant_is_refused(call, error, said):
@@ -313,10 +359,12 @@ def test_what_cannot_be_meant_is_refused(call, error, said):
 
 
 def test_the_derivatives_are_those_of_the_expected_counts():
-    found = fit_occupancy(COUNTED, known(), CANDIDATES, orientation="offset and scale", background="free")
+    several = convergent((0.0, 1.0, 2.0, 3.0, 4.0))
+    found = fit_occupancy(COUNTED, several, CANDIDATES, orientation="offset and scale", background="free")
     problem, x = found._problem, found._scored.x.copy()
     x[list(problem.constants.values())] = 50.0
     x[problem.moves["data", "tilt_x"]] = 0.31
+    x[problem.widths["data"]] = 1.3
     _, slopes = problem.mean(x)
     for place, name in enumerate(problem.names):
         step = 1e-5 * max(abs(x[place]), 1.0)

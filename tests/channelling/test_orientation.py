@@ -1,11 +1,14 @@
 """Beam-rocking scans in mrad, and ratios without theory: planted scale, origin, sense, shares."""
 
+from functools import lru_cache
+
 import numpy as np
 import pytest
 import xarray as xr
+from scipy.interpolate import RectBivariateSpline
 
 import tensorspec as ts
-from tensorspec.channelling.beams import systematic_row
+from tensorspec.channelling.beams import systematic_row, zone_axis
 from tensorspec.channelling.orientation import as_orientation, beam_intensity
 from tensorspec.channelling.ratio import ratio_of_two_sites, statistical_alchemi
 
@@ -55,6 +58,64 @@ def test_a_flipped_axis_is_found_where_the_crystal_is_polar():
     assert (np.diff(found.tilt_x) > 0).all() and float(found[0, 0]) == 80
 
 
+@lru_cache
+def pattern(polar=False):
+    crystal = gallium_arsenide() if polar else spinel()
+    axis, x, largest = ((1, 1, 0), (0, 0, 2), 0.8) if polar else ((0, 0, 1), (4, 0, 0), 0.6)
+    scan = zone_axis(crystal, axis, np.linspace(-15, 15, 41), 200, x=x, largest=largest)
+    return beam_intensity(crystal, scan, 50.0, beam=(0, 0, 2) if polar else (0, 0, 0), convergence=0.5)
+
+
+def scanned_pattern(curve, scale, origin, counts, turn=0.0, size=25, drift=0.2):
+    index = np.arange(size) - (size - 1) / 2
+    v, u = np.meshgrid(scale[0] * index, scale[1] * index, indexing="ij")
+    y, x = np.cos(turn) * v + np.sin(turn) * u + origin[0], np.cos(turn) * u - np.sin(turn) * v + origin[1]
+    surface = RectBivariateSpline(curve.tilt_y, curve.tilt_x, curve.transpose("tilt_y", "tilt_x"))
+    values = surface.ev(y, x) * (1 + drift * index[:, np.newaxis] / size)
+    reference = xr.DataArray(np.random.default_rng(0).poisson(counts * values), dims=("y", "x"))
+    return reference, scale[0] * index + origin[0], scale[1] * index + origin[1]
+
+
+@pytest.mark.parametrize(("scale", "origin"), [((0.6, 0.6), (0.0, 0.0)), ((0.55, 0.62), (2.5, -1.5))])
+def test_scale_and_origin_of_a_pattern_from_its_bright_field(scale, origin):
+    reference, y, x = scanned_pattern(pattern(), scale, origin, 20_000)
+    data = xr.DataArray(np.zeros((25, 25, 2)), dims=("y", "x", "energy_loss"))
+    found = as_orientation(data, step=0.6, reference=reference, expected=pattern())
+    np.testing.assert_allclose(found.tilt_y, y, atol=0.1)
+    np.testing.assert_allclose(found.tilt_x, x, atol=0.1)
+    record = found.attrs["orientation"]
+    # Four mirrors: nothing says which way the axes run, so that it is the way of the steps.
+    assert record["explained"] > 0.9 and record["sense_told"] == {"y": False, "x": False}
+    assert abs(record["turn"]) < 0.5
+
+
+def test_a_flipped_axis_of_a_pattern_is_found_where_the_crystal_is_polar():
+    curve = pattern(polar=True)
+    reference, _, _ = scanned_pattern(curve, (0.6, -0.6), (1.0, 0.5), 200_000)
+    data = xr.DataArray(np.broadcast_to(np.arange(25.0), (25, 25)), dims=("y", "x"))
+    found = as_orientation(data, step=0.6, reference=reference, expected=curve)
+    # Across [0 0 1] lies a mirror, along it none.
+    assert found.attrs["orientation"]["sense_told"] == {"y": False, "x": True}
+    assert found.attrs["orientation"]["step"]["x"] == pytest.approx(-0.6, rel=0.02)
+    assert found.attrs["orientation"]["origin"]["x"] == pytest.approx(0.5, abs=0.1)
+    assert (np.diff(found.tilt_x) > 0).all() and float(found[0, 0]) == 24
+
+
+def test_a_pattern_that_is_turned_or_larger_than_what_is_expected_is_refused():
+    data = xr.DataArray(np.zeros((25, 25)), dims=("y", "x"))
+    turned, _, _ = scanned_pattern(pattern(), (0.6, 0.6), (0.0, 0.0), 20_000, turn=np.radians(6))
+    with pytest.raises(ts.InvalidData, match="turned by 6.. degrees|turned by 5.. degrees"):
+        as_orientation(data, step=0.6, reference=turned, expected=pattern())
+    large, _, _ = scanned_pattern(pattern(), (0.6, 0.6), (0.0, 0.0), 20_000)
+    with pytest.raises(ts.InvalidData, match="larger than what is expected"):
+        as_orientation(data, step=2.0, reference=large, expected=pattern())
+    with pytest.raises(ts.InvalidData, match="25 points|points along"):
+        as_orientation(data, step=0.6, reference=large[:20], expected=pattern())
+    noise = large.copy(data=np.random.default_rng(1).poisson(1000, (25, 25)))
+    with pytest.raises(ts.InvalidData, match="of the reference"):
+        as_orientation(data, step=0.6, reference=noise, expected=pattern())
+
+
 def test_two_tilts_and_a_row_that_is_summed_across():
     rng = np.random.default_rng(0)
     data = xr.DataArray(rng.poisson(5, (6, 5, 3)), dims=("y", "x", "energy_loss"), coords={"x": [1, 2, 3, 4, 5]})
@@ -77,7 +138,7 @@ def test_another_row_is_refused():
         ({}, "step is missing"),
         ({"step": 0.0}, "not zero"),
         ({"step": 0.4, "reference": reference}, "belong together"),
-        ({"step": 0.4, "reference": reference, "expected": bright_field()}, "which dimension"),
+        ({"step": 0.4, "reference": reference, "expected": bright_field()}, "say row='x'"),
     ):
         with pytest.raises(ts.InvalidArgument, match=said):
             as_orientation(data, **options)
@@ -99,7 +160,6 @@ def test_without_theory_delocalisation_biases_and_the_correction_mends_it():
     plain, corrected, errors = [], [], []
     for seed in range(12):
         counts = alloyed(0.3, seed)
-        atoms = {"8a": 8.0, "16d": 16.0}
         level = counts.mean("tilt_x")
         # Strengths of the hosts, per atom, as a standard would give them.
         scaled = {"8a": float(level.sel(line="Ni K")), "16d": float(level.sel(line="Mn K"))}
@@ -107,7 +167,7 @@ def test_without_theory_delocalisation_biases_and_the_correction_mends_it():
         found = statistical_alchemi(counts, "O K", HOSTS, scaled, response=theory)
         corrected.append(float(found.share.sel(site="8a")))
         errors.append(float(found.standard_error.sel(site="8a")))
-        assert found.chi_squared < 1.7 and sum(atoms.values()) == 24
+        assert found.chi_squared < 1.7
     assert abs(np.mean(corrected) - 0.3) < 0.02
     assert abs(np.mean(plain) - 0.3) > 2 * abs(np.mean(corrected) - 0.3)
     assert np.std(corrected) == pytest.approx(np.mean(errors), rel=0.6)

@@ -92,6 +92,7 @@ def test_the_split_operator_is_of_second_order():
     exact = np.zeros(fine.shape, complex)
     np.add.at(exact, (slice(None), slice(None), back.ravel()), integrated_density(found, depth).reshape(4, 1, -1))
     assert np.abs(exact - fine).max() / 200 < 3e-4
+    assert np.abs(split_operator_density(found, depth, grid) - exact).max() / 200 < 3e-4  # as it is used
 
 
 @pytest.mark.parametrize(("reflection", "apart"), [((4, 0, 0), False), ((2, 2, 0), False), ((1, 1, 1), True)])

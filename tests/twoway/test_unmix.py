@@ -35,6 +35,13 @@ def test_exact_data_give_exact_amounts(method, dtype):
     assert (found.degrees_of_freedom == 57).all()
 
 
+def test_a_single_spectrum_without_pixels():
+    spectra = xr.DataArray([[4.0, 2, 1, 0], [0, 1, 3, 4]], dims=("component", "energy_loss"))
+    found = ts.unmix(xr.DataArray([8.0, 5, 5, 4], dims="energy_loss"), spectra, noise=ts.NoiseModel())
+    np.testing.assert_allclose(found.maps, [2, 1])
+    assert found.chi_squared.dims == () and float(found.chi_squared) == pytest.approx(0, abs=1e-20)
+
+
 def test_amounts_of_zero_or_more_are_those_of_lawson_and_hanson():
     spectra = known()
     rng = np.random.default_rng(1)

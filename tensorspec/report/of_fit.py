@@ -1,27 +1,20 @@
-"""One self-contained HTML file that shows a fit: figures, what was decided and why, what is left over, provenance."""
+"""The report of a fit: figures, what was decided and why, what is left over, provenance."""
 
 from __future__ import annotations
 
-import base64
-import io
 import json
-import os
 from collections.abc import Iterator, Mapping
-from importlib import resources
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
 
 import numpy as np
-from matplotlib import rc_context
-from matplotlib.figure import Figure
 
 from tensorspec.diagnose.residuals import describe
-from tensorspec.errors import MissingDependency, MissingFile
 from tensorspec.overview import component_table, count_components, percent
 from tensorspec.plot import COLOURS, plot_components, plot_history, plot_residual
 from tensorspec.recipe import constructor_repr, to_recipe
+from tensorspec.report.page import embedded, write_page
 
 if TYPE_CHECKING:
     from tensorspec.modes import ModeLabels
@@ -54,22 +47,7 @@ def write_report(fit: Fit, path: str | PathLike[str]) -> Path:
     MissingFile
         If the folder does not exist.
     """
-    try:
-        from jinja2 import Environment
-    except ImportError as error:
-        raise MissingDependency('reports need Jinja2: pip install "tensorspec[report]"') from error
-    path = Path(path)
-    if not path.parent.is_dir():
-        raise MissingFile(f"there is no folder {str(path.parent)!r} to write the report in")
-    source = resources.files("tensorspec").joinpath("report.html").read_text(encoding="utf-8")
-    text = Environment(autoescape=True, trim_blocks=True).from_string(source).render(_contents(fit))
-    part = path.with_name(f".{path.name}.{uuid4().hex}.part")
-    try:
-        part.write_text(text, encoding="utf-8")
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
-    return path
+    return write_page(path, "of_fit.html", lambda: _contents(fit))
 
 
 def _contents(fit: Fit) -> dict[str, Any]:
@@ -85,9 +63,9 @@ def _contents(fit: Fit) -> dict[str, Any]:
         "facts": list(_facts(fit)),
         "notes": list(_notes(fit)),
         "figures": {
-            "components": _embedded(plot_components(fit)),
-            "residual": _embedded(plot_residual(fit)) if len(held) == len(fit.tensors) else "",
-            "history": _embedded(plot_history(fit)) if fit.history.size > 1 else "",
+            "components": embedded(plot_components(fit)),
+            "residual": embedded(plot_residual(fit)) if len(held) == len(fit.tensors) else "",
+            "history": embedded(plot_history(fit)) if fit.history.size > 1 else "",
         },
         "components": table,
         "right": [column for column, title in enumerate(table[0]) if title.startswith("share")],
@@ -214,16 +192,3 @@ def _flat(values: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, st
 
 def _json(value: Any) -> str:
     return json.dumps(to_recipe(value, lenient=True), indent=2, ensure_ascii=False)
-
-
-def _embedded(figure: Figure) -> str:
-    """Return a figure as a data address: sharp at every size, and nothing to load."""
-    buffer = io.StringIO()
-    # The last bits of a layout differ from one drawing to the next, and with them the names of parts of the file.
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")
-    for ax in figure.axes:
-        ax.set_position(tuple(np.round(ax.get_position().bounds, 6)))
-    with rc_context({"svg.hashsalt": "tensorspec"}):
-        figure.savefig(buffer, format="svg", metadata={"Date": None})
-    return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue().encode()).decode()
