@@ -21,7 +21,7 @@ import xarray as xr
 from scipy.ndimage import gaussian_filter
 
 import tensorspec as ts
-from tensorspec.restore.kernels import gaussian
+from tensorspec.algebra.kernels import gaussian
 from tensorspec.restore.richardson_lucy import richardson_lucy
 
 SIZE, WIDTH = 96, 1.5

@@ -3,6 +3,7 @@ from . import phantoms as phantoms
 from . import testing as testing
 from .constraints.known import Fixed as Fixed
 from .constraints.known import Near as Near
+from .constraints.locally_smooth import LocallySmooth as LocallySmooth
 from .constraints.nonnegative import Box as Box
 from .constraints.nonnegative import NonNegative as NonNegative
 from .constraints.orthogonal import Orthogonal as Orthogonal

@@ -12,7 +12,7 @@ from tensorspec.errors import InvalidData, UnknownMode
 from tensorspec.noise import NoiseModel
 from tensorspec.prepare.steps import as_spectra
 from tensorspec.restore.features import find, smooth_background
-from tensorspec.restore.kernels import DEFAULT_SCALES, spread
+from tensorspec.algebra.kernels import DEFAULT_SCALES, spread
 from tensorspec.restore.labels import as_fields, field_dimensions, noise_of_fields, response_of, with_labels
 
 __all__ = ["detect"]

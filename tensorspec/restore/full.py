@@ -13,8 +13,8 @@ from jaxtyping import Array, Float, Int
 from scipy import ndimage
 
 from tensorspec.restore.field_noise import FieldNoise
-from tensorspec.restore.kernels import pixons_per_point
-from tensorspec.restore.map_operator import MapOperator
+from tensorspec.algebra.kernels import pixons_per_point
+from tensorspec.algebra.map_operator import MapOperator
 from tensorspec.restore.richardson_lucy import multiplicative_step
 from tensorspec.restore.significance import FilterBank, limit_of, matched_filters, sharpening_filter, strongest
 

@@ -14,7 +14,7 @@ from tensorspec.errors import InvalidArgument, InvalidData, ModeMismatch, Unknow
 from tensorspec.noise import NoiseModel
 from tensorspec.prepare.steps import as_spectra, evenly_spaced, usable
 from tensorspec.restore.field_noise import FieldNoise, even_noise
-from tensorspec.restore.kernels import gaussian
+from tensorspec.algebra.kernels import gaussian
 from tensorspec.shared_modes import is_numeric
 
 __all__ = ["Fields", "as_fields", "field_dimensions", "noise_of_fields", "response_of", "with_labels"]

@@ -12,7 +12,7 @@ from tensorspec.errors import InvalidArgument
 from tensorspec.noise import NoiseModel
 from tensorspec.prepare.steps import as_spectra
 from tensorspec.restore.full import HISTORY, restore
-from tensorspec.restore.kernels import DEFAULT_SCALES, scales_that_fit
+from tensorspec.algebra.kernels import DEFAULT_SCALES, scales_that_fit
 from tensorspec.restore.labels import as_fields, field_dimensions, noise_of_fields, response_of, with_labels
 from tensorspec.restore.quick import denoise
 

@@ -15,9 +15,9 @@ from jaxtyping import Array, Float
 
 from tensorspec.restore.field_noise import FieldNoise
 from tensorspec.restore.full import Restoration
-from tensorspec.restore.kernels import paraboloid, pixons_per_point
-from tensorspec.restore.map_operator import MapOperator
-from tensorspec.restore.reflection import Convolution
+from tensorspec.algebra.kernels import paraboloid, pixons_per_point
+from tensorspec.algebra.map_operator import MapOperator
+from tensorspec.algebra.reflection import Convolution
 from tensorspec.restore.richardson_lucy import multiplicative_step
 from tensorspec.restore.significance import FilterBank, limit_of, matched_filters, normal_score, strongest
 

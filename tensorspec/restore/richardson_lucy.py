@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from tensorspec.restore.reflection import Convolution
+from tensorspec.algebra.reflection import Convolution
 
 __all__ = ["multiplicative_step", "richardson_lucy"]
 

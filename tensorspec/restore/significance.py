@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from tensorspec.restore.kernels import folded, gaussian
-from tensorspec.restore.reflection import Convolution
+from tensorspec.algebra.kernels import folded, gaussian
+from tensorspec.algebra.reflection import Convolution
 
 __all__ = ["WIDTHS", "FilterBank", "limit_of", "matched_filters", "normal_score", "sharpening_filter", "strongest"]
 

@@ -8,9 +8,9 @@ from scipy.ndimage import convolve, convolve1d
 
 from tensorspec.restore.field_noise import FieldNoise, even_noise
 from tensorspec.restore.full import _opening
-from tensorspec.restore.kernels import DEFAULT_SCALES, gaussian, paraboloid, pixons_per_point, scales_that_fit
-from tensorspec.restore.map_operator import MapOperator
-from tensorspec.restore.reflection import Convolution
+from tensorspec.algebra.kernels import DEFAULT_SCALES, gaussian, paraboloid, pixons_per_point, scales_that_fit
+from tensorspec.algebra.map_operator import MapOperator
+from tensorspec.algebra.reflection import Convolution
 from tensorspec.restore.richardson_lucy import richardson_lucy
 from tensorspec.restore.significance import FilterBank, limit_of, matched_filters, normal_score
 

@@ -10,7 +10,7 @@ import xarray as xr
 from scipy.ndimage import gaussian_filter, gaussian_filter1d
 
 import tensorspec as ts
-from tensorspec.restore.kernels import gaussian
+from tensorspec.algebra.kernels import gaussian
 from tensorspec.restore.richardson_lucy import richardson_lucy
 
 SPEC = importlib.util.spec_from_file_location("scenes", Path(__file__).with_name("scenes.py"))

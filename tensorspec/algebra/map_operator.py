@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from tensorspec.restore.kernels import paraboloid
-from tensorspec.restore.reflection import Convolution
+from tensorspec.algebra.kernels import paraboloid
+from tensorspec.algebra.reflection import Convolution
 
 __all__ = ["MapOperator"]
 
