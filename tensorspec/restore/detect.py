@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import xarray as xr
 
+from tensorspec.algebra.kernels import DEFAULT_SCALES, spread
 from tensorspec.arguments import number
 from tensorspec.errors import InvalidData, UnknownMode
 from tensorspec.noise import NoiseModel
 from tensorspec.prepare.steps import as_spectra
 from tensorspec.restore.features import find, smooth_background
-from tensorspec.algebra.kernels import DEFAULT_SCALES, spread
 from tensorspec.restore.labels import as_fields, field_dimensions, noise_of_fields, response_of, with_labels
 
 __all__ = ["detect"]
@@ -99,7 +99,7 @@ def detect(
         )
     response = response_of("detect", data, own, psf)
     fields = as_fields("detect", data, mask, own)
-    fields, found = noise_of_fields("detect", fields, noise, str(data.dims[-1]), True)
+    found = noise_of_fields("detect", fields, noise, str(data.dims[-1]))
     values, valid = fields.values[0], fields.valid[0]
     if background is None:
         wide = DEFAULT_SCALES[-1] if response is None else max(DEFAULT_SCALES[-1], _BROADER * spread(response))

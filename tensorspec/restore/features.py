@@ -11,8 +11,8 @@ import numpy as np
 from jaxtyping import Array, Float
 from scipy import ndimage
 
-from tensorspec.restore.field_noise import FieldNoise
 from tensorspec.algebra.map_operator import MapOperator
+from tensorspec.restore.field_noise import FieldNoise
 from tensorspec.restore.richardson_lucy import multiplicative_step
 from tensorspec.restore.significance import WIDTHS, FilterBank, limit_of, matched_filters, strongest
 

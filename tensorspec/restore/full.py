@@ -12,9 +12,9 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 from scipy import ndimage
 
-from tensorspec.restore.field_noise import FieldNoise
 from tensorspec.algebra.kernels import pixons_per_point
 from tensorspec.algebra.map_operator import MapOperator
+from tensorspec.restore.field_noise import FieldNoise
 from tensorspec.restore.richardson_lucy import multiplicative_step
 from tensorspec.restore.significance import FilterBank, limit_of, matched_filters, sharpening_filter, strongest
 
@@ -192,6 +192,11 @@ def _stage(shape: tuple[int, ...], scales: tuple[float, ...], key: tuple[tuple[i
         left = measured - model
         variance, third = noise.moments(model)
         chi_square = (used * left**2 / variance).sum()
-        return image, model, bank.scores_of_stack(left, variance, third, used, noise.inflation), chi_square
+        return (
+            image,
+            model,
+            bank.scores_of_stack(left, variance, third, used, noise.inflation, noise.shared),
+            chi_square,
+        )
 
     return stage

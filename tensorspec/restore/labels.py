@@ -9,20 +9,33 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Float
 
+from tensorspec.algebra.kernels import gaussian
 from tensorspec.arguments import number
 from tensorspec.errors import InvalidArgument, InvalidData, ModeMismatch, UnknownMode, suggest
 from tensorspec.noise import NoiseModel
 from tensorspec.prepare.steps import as_spectra, evenly_spaced, usable
 from tensorspec.restore.field_noise import FieldNoise, even_noise
-from tensorspec.algebra.kernels import gaussian
 from tensorspec.shared_modes import is_numeric
 
-__all__ = ["Fields", "as_fields", "field_dimensions", "noise_of_fields", "response_of", "with_labels"]
+__all__ = [
+    "Fields",
+    "as_fields",
+    "field_dimensions",
+    "lifted",
+    "noise_of_fields",
+    "refuse_uneven",
+    "response_of",
+    "with_labels",
+]
 
 _WIDTH = 2.3548200450309493
 _SAME_STEP = 1e-3
 # Beyond the data an unconstrained signal may go by so many standard deviations of their noise.
 _ROOM = 10.0
+# More values than this share that are equal to the lowest were cut off there.
+_CUT = 0.1
+# Ratio of variances above which noise is not even. That of a map of single columns taken for even noise was 2.3.
+_UNEVEN = 4.0
 SIGNALS = ("energy_loss", "xray_energy")
 
 
@@ -148,46 +161,99 @@ def _step(function: str, data: xr.DataArray, dim: str) -> float:
     return abs(evenly_spaced(function, data, dim))
 
 
-def noise_of_fields(
-    function: str, fields: Fields, noise: str | NoiseModel, last: str, nonnegative: bool
-) -> tuple[Fields, FieldNoise]:
-    """Return the noise, and the data with what must be subtracted so that nothing restored is below zero."""
+def noise_of_fields(function: str, fields: Fields, noise: str | NoiseModel, last: str) -> FieldNoise:
+    """Return the noise of the fields; `last` is the dimension along which a model says that neighbours correlate."""
     if isinstance(noise, NoiseModel):
-        correlation = noise.channel_correlation or 0.0
-        inflation = 1 + 2 * max(correlation, 0.0) if last == fields.dims[-1] else 1.0
-        found = FieldNoise(noise.gain, noise.read_variance, 0.0, inflation)
+        factor = 1 + 2 * max(noise.channel_correlation or 0.0, 0.0)
+        within = last in fields.dims
+        found = FieldNoise(noise.gain, noise.read_variance, 0.0, factor if within else 1.0, 1.0 if within else factor)
+        if noise.gain == 0 and noise.read_variance <= 0:
+            raise InvalidArgument(
+                f"{function}: the noise is zero everywhere; give one, ts.NoiseModel(gain, read_variance)."
+            )
     elif noise == "poisson":
         found = FieldNoise()
     elif noise == "gaussian":
-        sizes = [even_noise(*each) for each in zip(fields.values[:, None], fields.valid[:, None], strict=True)]
-        if not min(sizes) > 0:
-            raise InvalidData(
-                f"{function}: no noise is left in neighbouring points of a field (most of them are equal); give it: "
-                "noise=ts.NoiseModel(gain, read_variance)."
-            )
-        # Scores and maps of different sources have noise of different sizes.
-        found = FieldNoise(0.0, sizes[0] if len(sizes) == 1 else _each(sizes, fields.values.ndim))
+        found = _even_noise_of(function, fields)
     else:
         raise InvalidArgument(f"{function}: noise is {noise!r}; expected 'poisson', 'gaussian' or a ts.NoiseModel.")
-    read = float(np.mean(found.read_variance))
-    if found.gain == 0 and read <= 0:
-        raise InvalidArgument(
-            f"{function}: the noise is zero everywhere; give one, ts.NoiseModel(gain, read_variance)."
+    below = int((fields.values < 0).sum())
+    if below and float(np.mean(found.read_variance)) == 0:
+        raise InvalidData(
+            f"{function}: {below} values are below zero, which counts cannot be; give the noise as "
+            "ts.NoiseModel(gain, read_variance), or noise='gaussian'."
         )
-    if read == 0:
-        below = int((fields.values < 0).sum())
-        if below:
+    return found
+
+
+def _even_noise_of(function: str, fields: Fields) -> FieldNoise:
+    """Return noise that is even over each field, by itself and in the sum of them, or say why it cannot be."""
+    pairs = list(zip(fields.values, fields.valid, strict=True))
+    for values, valid in pairs:
+        own = values[valid > 0]
+        share = float((own == own.min()).mean())
+        if _CUT < share < 1:
             raise InvalidData(
-                f"{function}: {below} values are below zero, which counts cannot be; give the noise as "
-                "ts.NoiseModel(gain, read_variance), or noise='gaussian'."
+                f"{function}: {share:.0%} of the values are equal to the lowest, {own.min():g}: they were cut off "
+                "there, or are few counts, and their noise is not even; give it as ts.NoiseModel(gain, read_variance), "
+                f"about ts.NoiseModel({_gain(values, valid):.3g}) if it comes of counts."
             )
-    if read == 0 or nonnegative:
-        return fields, found
+    found = [even_noise(values, valid) for values, valid in pairs]
+    sizes = [each.variance for each in found]
+    if not min(sizes) > 0:
+        raise InvalidData(
+            f"{function}: no noise is left in neighbouring points of a field (most of them are equal); give it: "
+            "noise=ts.NoiseModel(gain, read_variance)."
+        )
+    inflation = max(each.inflation for each in found)
+    if len(sizes) == 1:
+        return FieldNoise(0.0, sizes[0], 0.0, inflation)
+    # Scores and maps of different sources have noise of different sizes; that of neighbouring channels adds up.
+    total = even_noise(fields.values.sum(axis=0), fields.valid.min(axis=0))
+    shared = max(total.variance / sum(sizes), 1.0)
+    return FieldNoise(0.0, _each(sizes, fields.values.ndim), 0.0, inflation, shared)
+
+
+def refuse_uneven(function: str, fields: Fields, model: Float[np.ndarray, "fields ..."]) -> None:
+    """Raise where what is left over is of other size in bright places than in dark ones, though taken for even.
+
+    Raises
+    ------
+    InvalidData
+        With the two sizes, and about the noise model of counts.
+    """
+    for values, valid, expected in zip(fields.values, fields.valid, model, strict=True):
+        used = valid > 0
+        level, squared = expected[used], (values - expected)[used] ** 2
+        order = np.argsort(level, kind="stable")
+        quarter = max(len(order) // 4, 1)
+        dark, bright = (float(squared[each].mean()) for each in (order[:quarter], order[-quarter:]))
+        if bright > _UNEVEN * dark:
+            raise InvalidData(
+                f"{function}: noise='gaussian' is even noise, but it is {dark**0.5:.3g} in the darkest quarter and "
+                f"{bright**0.5:.3g} in the brightest; give it as ts.NoiseModel(gain, read_variance), about "
+                f"ts.NoiseModel({_gain(values, valid):.3g}) if it comes of counts."
+            )
+
+
+def _gain(values: Float[np.ndarray, "..."], valid: Float[np.ndarray, "..."]) -> float:
+    """Return the variance of differences over the mean: what one count adds to values that are counts in other units.
+
+    Structure adds to it: it is for a hint.
+    """
+    squares = [np.diff(values, axis=axis) ** 2 / 2 for axis in range(values.ndim)]
+    known = [np.diff(valid, axis=axis) == 0 for axis in range(values.ndim)]
+    variance = np.mean([square[use].mean() for square, use in zip(squares, known, strict=True)])
+    return float(variance / max(abs(values[valid > 0].mean()), np.finfo(float).tiny))
+
+
+def lifted(fields: Fields, noise: FieldNoise) -> tuple[Fields, FieldNoise]:
+    """Return the data less what is so low that nothing restored lies below it, and their noise."""
     axes = tuple(range(1, fields.values.ndim))
     highest = np.maximum(fields.values.max(axis=axes, keepdims=True), 0.0)
-    floor = fields.values.min(axis=axes, keepdims=True) - _ROOM * (found.gain * highest + found.read_variance) ** 0.5
+    floor = fields.values.min(axis=axes, keepdims=True) - _ROOM * (noise.gain * highest + noise.read_variance) ** 0.5
     shifted = np.where(fields.valid > 0, fields.values - floor, 0.0)
-    return fields._replace(values=shifted), found._replace(floor=floor)
+    return fields._replace(values=shifted), noise._replace(floor=floor)
 
 
 def _each(sizes: Sequence[float], axes: int) -> Float[np.ndarray, "fields ..."]:

@@ -7,13 +7,21 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import xarray as xr
 
+from tensorspec.algebra.kernels import DEFAULT_SCALES, scales_that_fit
 from tensorspec.arguments import number, whole
 from tensorspec.errors import InvalidArgument
 from tensorspec.noise import NoiseModel
 from tensorspec.prepare.steps import as_spectra
 from tensorspec.restore.full import HISTORY, restore
-from tensorspec.algebra.kernels import DEFAULT_SCALES, scales_that_fit
-from tensorspec.restore.labels import as_fields, field_dimensions, noise_of_fields, response_of, with_labels
+from tensorspec.restore.labels import (
+    as_fields,
+    field_dimensions,
+    lifted,
+    noise_of_fields,
+    refuse_uneven,
+    response_of,
+    with_labels,
+)
 from tensorspec.restore.quick import denoise
 
 __all__ = ["pixon"]
@@ -130,7 +138,11 @@ def pixon(
     response = response_of("pixon", data, own, psf)
     fields = as_fields("pixon", data, mask, own)
     radii = _scales(scales, fields.values.shape[1:])
-    shifted, found = noise_of_fields("pixon", fields, noise, str(data.dims[-1]), nonnegative)
+    found = noise_of_fields("pixon", fields, noise, str(data.dims[-1]))
+    # Kept above zero in every step, points of a dark field without a blur would follow the noise above zero, and leave
+    # that below zero over as a deficit, which opens more of them: there the answer is cut off at zero instead.
+    reads = float(np.mean(found.read_variance)) > 0
+    shifted, found = lifted(fields, found) if reads and (response is None or not nonnegative) else (fields, found)
     if method == "quick":
         result = denoise(shifted.values, shifted.valid, radii, found, false_alarm)
     else:
@@ -144,10 +156,14 @@ def pixon(
             iterations=iterations,
             max_stages=max_stages,
         )
-    model = result.model + found.floor
+    image, model = result.image + found.floor, result.model + found.floor
+    if noise == "gaussian":
+        refuse_uneven("pixon", fields, model)
+    if nonnegative:
+        image, model = np.maximum(image, 0.0), np.maximum(model, 0.0)
     left = np.where(fields.valid > 0, fields.values - model, np.nan)
     arrays = {
-        "restored": (result.image + found.floor, "restored"),
+        "restored": (image, "restored"),
         "model": (model, "restored, with the blur"),
         "residual": (left, "data less model"),
     }

@@ -13,11 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from tensorspec.restore.field_noise import FieldNoise
-from tensorspec.restore.full import Restoration
 from tensorspec.algebra.kernels import paraboloid, pixons_per_point
 from tensorspec.algebra.map_operator import MapOperator
 from tensorspec.algebra.reflection import Convolution
+from tensorspec.restore.field_noise import FieldNoise
+from tensorspec.restore.full import Restoration
 from tensorspec.restore.richardson_lucy import multiplicative_step
 from tensorspec.restore.significance import FilterBank, limit_of, matched_filters, normal_score, strongest
 
@@ -93,7 +93,7 @@ def _compiled(shape: tuple[int, ...], scales: tuple[float, ...]) -> Any:
             # Excess kurtosis of the noise; of its square the second and third cumulants, exact for counts.
             excess = noise.gain * third / variance**2
             misfit = ((second - 2 * smooth * first + count * smooth**2) / variance - count).sum(0)
-            spread = jnp.maximum((count * (2 + excess)).sum(0), _UNSEEN)
+            spread = jnp.maximum(noise.shared * (count * (2 + excess)).sum(0), _UNSEEN)
             skewness = (count * (8 + 22 * excess + excess**2)).sum(0) / spread**1.5
             seen = (under > _UNSEEN).all(0)
             refused = refused | (found & seen & (normal_score(misfit / jnp.sqrt(spread), skewness) > most))
@@ -120,7 +120,7 @@ def _compiled(shape: tuple[int, ...], scales: tuple[float, ...]) -> Any:
         image = jnp.maximum(operator.smooth(jax.lax.fori_loop(0, STEPS, step, image), scale), 0.0)
         left = measured - image
         variance, third = noise.moments(image)
-        score = bank.scores_of_stack(left, variance, third, used, noise.inflation)
+        score = bank.scores_of_stack(left, variance, third, used, noise.inflation, noise.shared)
         return image, scale, score, (used * left**2 / variance).sum()
 
     return run

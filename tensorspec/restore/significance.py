@@ -121,12 +121,17 @@ class FilterBank:
         third: Float[Array, "fields ..."],
         valid: Float[Array, "fields ..."],
         inflation: float = 1.0,
+        shared: float = 1.0,
     ) -> Float[Array, "filters more ..."]:
-        """Return the scores of several fields and, behind them, of their sum, where what they share adds up."""
+        """Return the scores of several fields and, behind them, of their sum, where what they share adds up.
+
+        `inflation` and `shared` are those of a `FieldNoise`.
+        """
         if residual.shape[0] > 1:
             sums = [(valid * each).sum(0, keepdims=True) for each in (residual, variance, third)]
             seen = valid.any(0, keepdims=True)
-            sums[1] = jnp.where(seen, sums[1], 1.0)
+            sums[1] = jnp.where(seen, sums[1] * shared, 1.0)
+            sums[2] = sums[2] * shared**1.5
             pairs = [(residual, sums[0]), (variance, sums[1]), (third, sums[2]), (valid, seen * 1.0)]
             residual, variance, third, valid = (jnp.concatenate(pair) for pair in pairs)
         root = inflation**0.5

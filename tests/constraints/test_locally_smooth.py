@@ -77,7 +77,9 @@ def particles(seed):
     spectra /= spectra.sum(axis=1, keepdims=True)
     counts = np.random.default_rng(seed).poisson(maps @ spectra).astype(float)
     data = xr.DataArray(counts, coords={"energy_loss": energy}, dims=("y", "x", "energy_loss"))
-    known = xr.DataArray(spectra, coords={"energy_loss": energy, "component": [1, 2]}, dims=("component", "energy_loss"))
+    known = xr.DataArray(
+        spectra, coords={"energy_loss": energy, "component": [1, 2]}, dims=("component", "energy_loss")
+    )
     return data, maps, known
 
 
