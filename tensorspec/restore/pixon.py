@@ -18,7 +18,6 @@ from tensorspec.restore.labels import (
     field_dimensions,
     lifted,
     noise_of_fields,
-    refuse_uneven,
     response_of,
     with_labels,
 )
@@ -56,7 +55,8 @@ def pixon(
         Gaussian, in the units of the coordinates. By default no blur is taken out.
     noise : {"poisson", "gaussian"} or NoiseModel
         Counts; noise that is even over a field, whose size is estimated for each; or a model, for instance that of
-        `estimate_noise`.
+        `estimate_noise`. A ``channel_correlation`` counts along the last dimension of the data, in a spectrum as in the
+        sum of a stack of channels.
     method : {"full", "quick"}
         ``"quick"`` only takes noise away, and takes no `psf`.
     dims : str or sequence of str, optional
@@ -93,7 +93,8 @@ def pixon(
     InvalidArgument
         If the noise, the method, the dimensions or a number cannot be meant.
     InvalidData
-        If the data are no numbers, have nothing valid in a field, or are negative although they are counts.
+        If the data are no numbers, have nothing valid in a field, or are negative although they are counts; or if noise
+        that is to be even is not: it grows with the signal, or values were cut off at zero.
     ModeMismatch
         If psf and data have different steps.
     UnknownMode
@@ -157,8 +158,6 @@ def pixon(
             max_stages=max_stages,
         )
     image, model = result.image + found.floor, result.model + found.floor
-    if noise == "gaussian":
-        refuse_uneven("pixon", fields, model)
     if nonnegative:
         image, model = np.maximum(image, 0.0), np.maximum(model, 0.0)
     left = np.where(fields.valid > 0, fields.values - model, np.nan)

@@ -48,6 +48,7 @@ def test_planted_particles_are_found_where_they_are_with_their_counts():
     assert (np.abs(found.score) > found.attrs["limit"]).all()
 
 
+@pytest.mark.slow
 def test_a_bright_feature_brings_its_own_noise_and_no_others():
     point = np.zeros((SIZE, SIZE))
     point[30, 30] = 2e4
@@ -59,6 +60,7 @@ def test_a_bright_feature_brings_its_own_noise_and_no_others():
         assert abs(float(found.amplitude[0]) / 2e4 - 1) < 0.1
 
 
+@pytest.mark.slow
 def test_a_weak_feature_is_found_beside_a_very_bright_one():
     y, x = np.mgrid[:80, :80]
     truth = np.full((80, 80), 20.0)

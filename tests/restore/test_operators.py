@@ -25,8 +25,8 @@ LONG = np.exp(-np.arange(-9, 10.0).clip(-1) / 3)
         ((37, 54), None),
         ((37, 54), gaussian(1.5, 2)),
         ((37, 54), TILTED),
-        ((12, 20), np.random.default_rng(1).random((21, 5))),
-        ((300,), LOPSIDED),
+        pytest.param((12, 20), np.random.default_rng(1).random((21, 5)), marks=pytest.mark.slow),
+        pytest.param((300,), LOPSIDED, marks=pytest.mark.slow),
         ((12,), LONG),
     ],
 )
@@ -149,6 +149,7 @@ def test_a_region_opens_at_a_lower_score_only_where_many_stand_out():
     assert 3 < found < limit - 0.5
 
 
+@pytest.mark.slow
 def test_skew_sums_are_judged_by_their_chance():
     from scipy.stats import norm, poisson
 
@@ -174,6 +175,20 @@ def test_even_noise_is_found_beside_a_signal_and_a_mask():
     valid[:, 3] = 0
     data[:, 3] = 1e5
     assert abs(even_noise((data * valid)[0], valid[0]).variance / 4 - 1) < 0.15
+
+
+@pytest.mark.parametrize(("size", "share"), [(400, 0.25), (4000, 0.27)])
+def test_even_noise_of_correlated_neighbours_is_found(size, share):
+    rng = np.random.default_rng(1)
+    noise = rng.normal(0, 3, (20, size + 2))
+    events = noise[:, 1:-1] + share * (noise[:, :-2] + noise[:, 2:])
+    found = [even_noise(row + 40 * np.exp(-(((np.arange(size) - 200) / 5) ** 2)), np.ones(size)) for row in events]
+    # Each sum of many points has the variance of as many events of weight 1 + 2 a.
+    true = 9 * (1 + 2 * share**2), (1 + 2 * share) ** 2 / (1 + 2 * share**2)
+    assert abs(np.median([each.variance for each in found]) / true[0] - 1) < 0.15
+    assert abs(np.median([each.inflation for each in found]) / true[1] - 1) < 0.15
+    white = [even_noise(row, np.ones(size + 2)).inflation for row in noise]
+    assert np.mean(np.array(white) == 1) >= 0.9
 
 
 def test_the_noise_knows_its_moments():
