@@ -96,11 +96,11 @@ def measured(folder):
     scandium = np.asarray(trilayer["Sc"])
     for name, values, noise in (
         ("TOF-SIMS", counts, "poisson"),
-        ("EELS, Mn", manganese, "gaussian"),
+        ("EELS, Mn", manganese, ts.NoiseModel(0.0085)),
         ("EDX, Sc", scandium, "gaussian"),
     ):
         image = xr.DataArray(values, dims=("y", "x"))
-        result = ts.pixon(image, noise=noise, nonnegative=noise == "poisson")
+        result = ts.pixon(image, noise=noise, nonnegative=noise != "gaussian")
         chi, _, largest, _ = result.history.values[-1]
         share = float(result.degrees_of_freedom) / image.size
         score = np.asarray(result.residual) / np.sqrt(np.mean(np.asarray(result.residual) ** 2))
