@@ -31,6 +31,8 @@ _WIDTH = 2.3548200450309493
 _SAME_STEP = 1e-3
 # Beyond the data an unconstrained signal may go by so many standard deviations of their noise.
 _ROOM = 10.0
+# A measured response may have so much of its sum below zero, which is cut off.
+_NEGATIVE = 0.1
 # More values than this share that are equal to the lowest were cut off there.
 _CUT = 0.1
 # Ratio of the deviations of bright and dark differences above which noise is not even. That of a map of single columns
@@ -124,6 +126,12 @@ def response_of(
     values = np.asarray(psf.transpose(*dims).as_numpy().values, dtype=float)
     if not np.isfinite(values).all() or not np.maximum(values, 0).sum() > 0:
         raise InvalidData(f"{function}: the psf has entries that are no numbers, or no positive sum.")
+    share = -np.minimum(values, 0).sum() / np.maximum(values, 0).sum()
+    if share > _NEGATIVE:
+        raise InvalidData(
+            f"{function}: {share:.0%} of the psf is below zero; a response is not negative, up to noise that is cut off: "
+            "subtract no more than its background."
+        )
     centre = []
     for dim, size in zip(dims, values.shape, strict=True):
         middle = size // 2

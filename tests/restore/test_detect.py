@@ -97,6 +97,7 @@ def test_with_the_background_given_deficits_are_found_too():
     np.testing.assert_allclose(rotated.score, found.score, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_restored_reference_is_a_background():
     truth, _ = particles()
     rng = np.random.default_rng(2)
