@@ -129,8 +129,8 @@ def response_of(
     share = -np.minimum(values, 0).sum() / np.maximum(values, 0).sum()
     if share > _NEGATIVE:
         raise InvalidData(
-            f"{function}: {share:.0%} of the psf is below zero; a response is not negative, up to noise that is cut off: "
-            "subtract no more than its background."
+            f"{function}: {share:.0%} of the psf is below zero; a response is not negative, up to noise, which is cut "
+            "off: subtract no more than its background."
         )
     centre = []
     for dim, size in zip(dims, values.shape, strict=True):
