@@ -22,6 +22,7 @@ ORDER = [
     "plot_phases.py",
     "plot_polymer_blend.py",
     "plot_channelling.py",
+    "plot_pixon.py",
     "plot_missing.py",
     "plot_custom_constraint.py",
 ]

@@ -29,6 +29,7 @@ EXAMPLES = {
     'SumToOne("component")': [ts.SumToOne("component")],
     'SumToOne("mode")': [ts.SumToOne("mode")],
     "Smooth(strength)": [ts.Smooth(1.0)],
+    "LocallySmooth(scale, strength)": [ts.LocallySmooth(np.full(SIZE, 2.0), 1.0)],
     "TotalVariation(strength)": [ts.TotalVariation(1.0)],
     "Monotone()": [ts.Monotone()],
     "Unimodal()": [ts.Unimodal()],

@@ -3,6 +3,7 @@ from . import phantoms as phantoms
 from . import testing as testing
 from .constraints.known import Fixed as Fixed
 from .constraints.known import Near as Near
+from .constraints.locally_smooth import LocallySmooth as LocallySmooth
 from .constraints.nonnegative import Box as Box
 from .constraints.nonnegative import NonNegative as NonNegative
 from .constraints.orthogonal import Orthogonal as Orthogonal
@@ -77,6 +78,8 @@ from .prepare.spikes import mask_spikes as mask_spikes
 from .prepare.thickness import thickness as thickness
 from .prepare.xray import xray_lines as xray_lines
 from .report.of_occupancy import report_occupancy as report_occupancy
+from .restore.detect import detect as detect
+from .restore.pixon import pixon as pixon
 from .solution import Fit as Fit
 from .solvers.admm import AOADMM as AOADMM
 from .solvers.hals import HALS as HALS

@@ -74,6 +74,16 @@ class TestTotalVariationMap(OnAMap):
         return ts.TotalVariation(0.3)
 
 
+class TestLocallySmooth(ConstraintContract):
+    def make(self):
+        return ts.LocallySmooth(np.repeat([1.0, 2.0, 4.0], 4), 0.8)
+
+
+class TestLocallySmoothMap(OnAMap):
+    def make(self):
+        return ts.LocallySmooth(np.tile([1.0, 1.0, 1.5, 1.5], 3), 0.8)
+
+
 class TestNear(ConstraintContract):
     def make(self):
         values = np.full((self.size, self.columns), np.nan)

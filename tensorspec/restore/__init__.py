@@ -1,0 +1,1 @@
+"""Restore what noise and blur hide: locally smoothest images and spectra, weak features, Richardson-Lucy."""
