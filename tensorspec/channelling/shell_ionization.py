@@ -38,7 +38,7 @@ class Ionization:
     cross_section : float
         Square angstrom, of all scattering angles.
     s, values : (points,) arrays
-        The form factor F at s = |g| / 2, one over angstrom, without two pi; one at zero.
+        The form factor at ``s = |g| / 2``, one over angstrom, without two pi; one at zero.
     source : str
         Where it comes from.
 
