@@ -8,6 +8,7 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -133,6 +134,7 @@ def solve(
     resume: dict[str, np.ndarray] | None = None,
     report: Callable[[float, int], None] = lambda objective, sweeps: None,
     store: Callable[[Run], None] = lambda run: None,
+    advance: Callable[..., tuple[SweepState, Any, Any]] | None = None,
 ) -> Run:
     """Run from one start until it has converged, or until a limit is met; Ctrl-C returns the best so far.
 
@@ -151,6 +153,8 @@ def solve(
         Called with objective and sweeps after every chunk.
     store
         Called with the run after every chunk.
+    advance
+        Makes the sweeps in place of `run_chunk`, which it takes after; for a start that is a run.
     """
     if isinstance(start, Run):
         run = Run(start.state, start.history)
@@ -171,7 +175,8 @@ def solve(
                 return run
             began = time.monotonic()
             count = min(limit, limits.max_sweeps - done)
-            state, kept, _ = run_chunk(model, program, problem, run.state, limits.tol, count, length)
+            sweep = run_chunk if advance is None else advance
+            state, kept, _ = sweep(model, program, problem, run.state, limits.tol, count, length)
             jax.block_until_ready(state)
             values = np.asarray(kept)
             run = Run(state, run.history + [float(v) for v in values[np.isfinite(values)]])
