@@ -1,0 +1,391 @@
+"""The sweeps of the engine over data that come in blocks of pixels.
+
+A sweep asks the data only for sums over pixels (what all other modes need) and for one answer a pixel.  So the data are
+read block by block, the sums are added up in float64, and every update is the one that data in memory have: the
+functions of `steps.py`, with whole factors, which are small.  Any constraint and any solver of a mode will do; results
+differ from those of data in memory by the rounding of sums.
+
+How many passes a sweep takes:
+
+- one for each block of modes (two for a matrix), and for a likelihood one more that sums it, which also answers the
+  first question of the next sweep, were this one accepted;
+- one in all where the pixels are updated last and by themselves, each entry on its own (`NonNegative`, `Box`, `Sparse`
+  under HALS): then the rows of a block are solved as soon as they are read, and the same block answers the first
+  question of the next sweep.  After a sweep that was not accepted (a restart of the extrapolation) that answer is void
+  and costs a pass.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from tensorspec.algebra.blocks import Place
+from tensorspec.algebra.majoriser import Majoriser
+from tensorspec.constraints.base import Separability
+from tensorspec.coupling.links import link_equations, link_value
+from tensorspec.coupling.through import inside
+from tensorspec.models.base import AbstractModel
+from tensorspec.problem import Factors, Problem, Tensor
+from tensorspec.solvers.base import rounding
+from tensorspec.solvers.block_sums import Parts, add, as_factor, by_row, parts_of, solve_rows
+from tensorspec.solvers.dispatch import BlockPlan
+from tensorspec.solvers.feasible import put_on
+from tensorspec.solvers.hals import HALS
+from tensorspec.solvers.question import added, doubled_loss
+from tensorspec.solvers.steps import (
+    Midway,
+    Program,
+    SweepState,
+    beginning,
+    begun,
+    ended,
+    following,
+    misfit_of,
+    momentum_following,
+    stepped,
+    updated_with,
+)
+from tensorspec.solvers.sweep import judged
+from tensorspec.solvers.tensor_blocks import TensorBlocks
+
+__all__ = ["Streamed", "passes_of_a_sweep"]
+
+_begun, _following = eqx.filter_jit(begun), eqx.filter_jit(following)
+_stepped, _updated, _ended = eqx.filter_jit(stepped), eqx.filter_jit(updated_with), eqx.filter_jit(ended)
+_misfit, _judged, _loss = eqx.filter_jit(misfit_of), eqx.filter_jit(judged), eqx.filter_jit(doubled_loss)
+
+
+def rows_by_themselves(program: Program, problem: Problem, mode: str) -> bool:
+    """Return whether the pixels are updated last, and every entry of a row without a look at other rows."""
+    block, rule = program.blocks[-1], problem.constraints[mode]
+    if block.modes != (mode,) or len(program.blocks) < 2 or not isinstance(block.solver, HALS):
+        return False
+    if block.scored or any(any(columns) for columns in block.held) or rule.splits > 1 or rule.stateful:
+        return False
+    # Values of their own for every pixel (known maps, bounds of an image) stay with the whole factor.
+    flat = all(jnp.ndim(leaf) == 0 for leaf in jax.tree.leaves(rule) if eqx.is_array(leaf))
+    linked = any(mode in link.modes for link in problem.links)
+    return flat and rule.separability == Separability.ENTRY and not rule.has_quadratic and not linked
+
+
+def passes_of_a_sweep(program: Program, problem: Problem, mode: str) -> int:
+    """Return how often a sweep reads the data, where no extrapolation has to be taken back."""
+    if rows_by_themselves(program, problem, mode):
+        return len(program.blocks) - 1
+    spared = 1 if _losses(problem) else 0  # the pass that sums the loss answers the first question
+    return len(program.blocks) + len(_losses(problem)[:1]) - spared
+
+
+def _losses(problem: Problem) -> list[int]:
+    return [k for k, tensor in enumerate(problem.tensors) if tensor.loss is not None]
+
+
+class _Local(NamedTuple):
+    """Some pixels of all tensors that have them."""
+
+    rows: np.ndarray
+    tensors: dict[int, Tensor]
+
+
+class Streamed:
+    """Sweeps over data in blocks; it reads, adds up, and counts its passes.
+
+    Parameters
+    ----------
+    model, program
+        What is solved, and how.
+    mode
+        The mode that comes in blocks, the first of every tensor that has it.
+    places
+        Where the blocks lie, the same for all tensors.
+    rows
+        Which rows of the mode a place holds.
+    sources
+        For each tensor its blocks, or None where it does not have the mode and is in memory as a whole.
+    watch
+        Called after every block with the share of the pass that is done and the number of the pass.
+    """
+
+    def __init__(
+        self,
+        model: AbstractModel,
+        program: Program,
+        mode: str,
+        places: Sequence[Place],
+        rows: Callable[[Place], np.ndarray],
+        sources: Sequence[TensorBlocks | None],
+        watch: Callable[[float, int], None] = lambda share, number: None,
+    ) -> None:
+        self._model, self._program, self._mode = model, program, mode
+        self._places, self._rows, self._sources, self._watch = places, rows, sources, watch
+        self._spared: tuple[SweepState, Parts] | None = None
+        self.passes = 0
+
+    def rough_state(self, problem: Problem, factors: Factors) -> SweepState:
+        """Return a state before any sweep whose objective nobody knows: the data are not read."""
+        return _first(self._program, problem, factors)
+
+    def first_state(self, problem: Problem, factors: Factors) -> SweepState:
+        """Return the state before the first sweep, its objective read off the data in one pass."""
+        state = _first(self._program, problem, factors)
+        midway = _begun(self._program, problem, state)
+        squares, parts = self._sum_losses(problem, midway, range(len(problem.tensors)), self._program.blocks[0], midway)
+        state = _with_objective(problem, state, squares)
+        self._spared = (state, parts)
+        return state
+
+    def after_pixels(self, problem: Problem, factors: Factors) -> SweepState:
+        """Return the state before the first sweep after one update of the pixels alone, whose factor may be rough."""
+        state = _first(self._program, problem, factors)
+        midway = Midway(dict(state.factors), dict(state.previous), (), problem.tensors, {})
+        index = next(k for k, block in enumerate(self._program.blocks) if self._mode in block.modes)
+        midway, losses, parts = self._update(problem, state, midway, index, resting=True)
+        for k, tensor in enumerate(midway.tensors):
+            if k not in midway.latest and losses[k] is None and self._sources[k] is None:
+                losses[k] = _loss(self._model, tensor, midway.factors)
+        if any(loss is None and k not in midway.latest for k, loss in enumerate(losses)):
+            left = [k for k, loss in enumerate(losses) if loss is None and k not in midway.latest]
+            found, _ = self._sum_losses(problem, midway, left)
+            losses = [found.get(k, loss) for k, loss in enumerate(losses)]
+        states = (*state.solver_states[:index], *midway.solver_states, *state.solver_states[index + 1 :])
+        whole = midway._replace(solver_states=states)
+        after, _ = _ended(self._program, problem, state, whole, self._misfit(midway, losses))
+        after = dataclasses.replace(after, previous=dict(after.factors), **beginning())
+        self._spared = None if parts is None else (after, parts)
+        return after
+
+    def advance(
+        self,
+        model: AbstractModel,
+        program: Program,
+        problem: Problem,
+        state: SweepState,
+        tol: float,
+        limit: int,
+        length: int,
+    ) -> tuple[SweepState, np.ndarray, np.ndarray]:
+        """Make one sweep; in place of `run_chunk`."""
+        del model, limit, length
+        midway = _begun(program, problem, state)
+        spared = self._spared[1] if self._spared is not None and self._spared[0] is state else None
+        losses: list[Any] = [None] * len(problem.tensors)
+        for index in range(len(program.blocks)):
+            given = spared if index == 0 else None
+            midway, losses, parts = self._update(problem, state, midway, index, given)
+        missing = [k for k in _losses(problem) if losses[k] is None]
+        if missing:
+            ahead = _following(program, problem, state, midway)
+            found, parts = self._sum_losses(problem, midway, missing, program.blocks[0], ahead)
+            losses = [found.get(k, loss) for k, loss in enumerate(losses)]
+        after, info = _ended(program, problem, state, midway, self._misfit(midway, losses))
+        floor = rounding(after.factors)
+        limits = jnp.asarray(tol, jnp.float64), problem.square_norm
+        after = _judged(state, after, info, *limits, floor, program.undirected)
+        self._spared = (after, parts) if parts is not None and bool(info.accepted) else None
+        return after, np.asarray([float(info.objective)]), np.asarray([float(info.tried)])
+
+    def squares(self, problem: Problem, factors: Factors) -> list[float]:
+        """Return twice the loss of each tensor (squares), read off the data without cancellation, in one pass."""
+        midway = Midway(factors, {}, (), problem.tensors, {})
+        found, _ = self._sum_losses(problem, midway, range(len(problem.tensors)))
+        return [float(found[k]) for k in range(len(problem.tensors))]
+
+    def over_blocks(self, problem: Problem) -> Iterator[_Local]:
+        """Go through all blocks once."""
+        self.passes += 1
+        for count, place in enumerate(self._places):
+            rows = self._rows(place)
+            yield _Local(
+                rows,
+                {
+                    k: source.tensor(place, problem.tensors[k], rows)
+                    for k, source in enumerate(self._sources)
+                    if source is not None
+                },
+            )
+            self._watch((count + 1) / len(self._places), self.passes)
+
+    def _update(
+        self,
+        problem: Problem,
+        state: SweepState,
+        midway: Midway,
+        index: int,
+        given: Parts | None = None,
+        resting: bool = False,
+    ) -> tuple[Midway, list[Any], Parts | None]:
+        """Return the sweep after the update of one block, and the losses and first answers that came with it."""
+        losses: list[Any] = [None] * len(problem.tensors)
+        last = index + 1 == len(self._program.blocks)
+        present = Problem(midway.tensors, problem.constraints, problem.links)
+        if last and rows_by_themselves(self._program, problem, self._mode):
+            return self._rows_at_once(present, state, midway, index, resting)
+        block = self._program.blocks[index]
+        parts = self._ask(present, midway.factors, block) if given is None else given
+        questions = self._questions(present, midway.factors, block, parts)
+        if resting:
+            only = Program(self._program.plan, (block,))
+            own = dataclasses.replace(state, solver_states=(state.solver_states[index],))
+            return _stepped(only, problem, own, midway, 0, questions), losses, None
+        return _stepped(self._program, problem, state, midway, index, questions), losses, None
+
+    def _rows_at_once(
+        self, problem: Problem, state: SweepState, midway: Midway, index: int, resting: bool
+    ) -> tuple[Midway, list[Any], Parts | None]:
+        """Solve the rows of every block as they are read, and let them answer what the next sweep asks first."""
+        mode, block, first = self._mode, self._program.blocks[index], self._program.blocks[0]
+        momentum = jnp.zeros((), jnp.float64) if resting else momentum_following(self._program, state)
+        whole = np.asarray(midway.factors[mode])
+        before = np.asarray(state.factors[mode])
+        fresh = np.empty_like(whole)
+        ahead = np.empty_like(whole)
+        values: dict[int, float] = {}
+        parts: Parts = {}
+        others = {name: factor for name, factor in midway.factors.items() if name != mode}
+        for rows, tensors in self.over_blocks(problem):
+            found = solve_rows(
+                self._model,
+                block,
+                first.modes,
+                mode,
+                state.constraints[mode],
+                tensors,
+                {**others, mode: jnp.asarray(whole[rows])},
+                jnp.asarray(before[rows]),
+                momentum,
+                any(item.solver.extrapolate for item in self._program.blocks),
+            )
+            fresh[rows], ahead[rows] = np.asarray(found[0]), np.asarray(found[1])
+            for k, value in found[2].items():
+                values[k] = values.get(k, 0.0) + float(value)
+            add(parts, found[3])
+        new = jnp.asarray(fresh)
+        at = {**others, mode: jnp.asarray(ahead)}
+        add(parts, self._in_memory(problem, at, first))
+        # Of squares the value of the equations was summed; they themselves are spent.
+        having = [k for k in values if problem.tensors[k].loss is None]
+        losses: list[Any] = [None] * len(problem.tensors)
+        for k, value in values.items():
+            tensor = problem.tensors[k]
+            losses[k] = tensor.square_norm + 2 * value / tensor.weight if k in having else value
+        midway = _updated(
+            Program(self._program.plan, (block,)) if resting else self._program,
+            problem,
+            state,
+            midway,
+            0 if resting else index,
+            [{}],
+            [new],
+            state.solver_states[index],
+        )
+        latest = {k: item for k, item in midway.latest.items() if k not in having}
+        return midway._replace(latest=latest), losses, parts
+
+    def _misfit(self, midway: Midway, losses: list[Any]) -> Array:
+        """Return the misfit; of a tensor of squares without a loss its equations tell."""
+        given = [
+            tensor.square_norm if loss is None else jnp.asarray(loss, jnp.float64)
+            for tensor, loss in zip(midway.tensors, losses, strict=True)
+        ]
+        latest = {k: item for k, item in midway.latest.items() if losses[k] is None}
+        return _misfit(midway._replace(latest=latest), given)
+
+    def _ask(self, problem: Problem, factors: Factors, block: BlockPlan) -> Parts:
+        """Return what all tensors ask of the modes of a block, in one pass."""
+        parts = self._in_memory(problem, factors, block)
+        gathered: dict[tuple[str, int], list[tuple[np.ndarray, Any]]] = {}
+        whole = np.asarray(factors[self._mode])
+        for rows, tensors in self.over_blocks(problem):
+            local = {**factors, self._mode: jnp.asarray(whole[rows])}
+            found = parts_of(self._model, tensors, local, block.modes)
+            for key in [key for key in found if key[0] == self._mode]:
+                gathered.setdefault(key, []).append((rows, jax.tree.map(np.asarray, found.pop(key))))
+            add(parts, found)
+        for key, items in gathered.items():
+            parts[key] = by_row(items, len(whole))
+        return parts
+
+    def _in_memory(self, problem: Problem, factors: Factors, block: BlockPlan) -> Parts:
+        """Return what the tensors ask that do not have the mode in blocks."""
+        tensors = {k: problem.tensors[k] for k, source in enumerate(self._sources) if source is None}
+        return parts_of(self._model, tensors, factors, block.modes) if tensors else {}
+
+    def _questions(self, problem: Problem, factors: Factors, block: BlockPlan, parts: Parts) -> list[Any]:
+        """Return the question of every mode of a block, and the parts of it that are exact."""
+        found = []
+        for mode in block.modes:
+            questions = list(link_equations(problem.links, mode, factors, block.modes))
+            squares = {}
+            for k in problem.containing(mode):
+                part = as_factor(parts[mode, k], factors[mode])
+                if problem.tensors[k].loss is None:
+                    squares[k] = part
+                bound = isinstance(part, Majoriser)
+                questions.append(part if bound else inside(problem.tensors[k], mode, part, factors[mode]))
+            found.append((added(questions, factors[mode]), squares))
+        return found
+
+    def _sum_losses(
+        self,
+        problem: Problem,
+        midway: Midway,
+        which: Sequence[int] | range,
+        first: BlockPlan | None = None,
+        ahead: Midway | None = None,
+    ) -> tuple[dict[int, Any], Parts | None]:
+        """Return twice the loss of some tensors, and what the first block of a sweep is asked with, in one pass."""
+        present = Problem(midway.tensors, problem.constraints, problem.links)
+        values: dict[int, Any] = {
+            k: _loss(self._model, midway.tensors[k], midway.factors) for k in which if self._sources[k] is None
+        }
+        asks = first is not None and ahead is not None and self._mode not in first.modes
+        parts: Parts | None = None
+        if asks and first is not None and ahead is not None:
+            parts = self._in_memory(Problem(ahead.tensors, problem.constraints), ahead.factors, first)
+        whole = np.asarray(midway.factors[self._mode])
+        there = whole if ahead is None else np.asarray(ahead.factors[self._mode])
+        for rows, tensors in self.over_blocks(present):
+            local = {**midway.factors, self._mode: jnp.asarray(whole[rows])}
+            for k in which:
+                if k in tensors:
+                    values[k] = values.get(k, 0.0) + float(_loss(self._model, tensors[k], local))
+            if parts is not None and first is not None and ahead is not None:
+                other = {**ahead.factors, self._mode: jnp.asarray(there[rows])}
+                moved = {k: dataclasses.replace(t, operators=ahead.tensors[k].operators) for k, t in tensors.items()}
+                add(parts, parts_of(self._model, moved, other, first.modes))
+        return values, parts
+
+
+@eqx.filter_jit
+def _first(program: Program, problem: Problem, factors: Factors) -> SweepState:
+    """Return a start put onto constraints and norms, whose objective nobody knows yet."""
+    constraints = {mode: rule.init_state(factors[mode].shape[0]) for mode, rule in problem.constraints.items()}
+    ready = put_on(program.blocks, program.plan, problem, constraints, factors)
+    constraints = {
+        mode: rule.update_state(ready[mode]) if rule.stateful else rule for mode, rule in constraints.items()
+    }
+    states = [
+        block.solver.init([ready[m] for m in block.modes], [constraints[m] for m in block.modes])
+        for block in program.blocks
+    ]
+    unknown = jnp.asarray(jnp.inf, jnp.float64)
+    operators = tuple(tensor.operators for tensor in problem.tensors)
+    return SweepState(ready, ready, tuple(states), constraints, operators, unknown, unknown, **beginning())
+
+
+@eqx.filter_jit
+def _with_objective(problem: Problem, state: SweepState, squares: Mapping[int, Any]) -> SweepState:
+    misfit = 0.5 * sum((t.weight * squares[k] for k, t in enumerate(problem.tensors)), jnp.zeros((), jnp.float64))
+    penalty = sum(
+        (rule.value(state.factors[mode]) for mode, rule in state.constraints.items()),
+        link_value(problem.links, state.factors),
+    )
+    return dataclasses.replace(state, objective=misfit + penalty, misfit=misfit)
