@@ -27,6 +27,8 @@ __all__ = ["Call", "bins_for", "fit_binned", "spread_out"]
 
 # Entries of the binned copy, over all tensors, at most.
 BINNED = 2**25
+# The binned data merely resemble all data: when their fit ends.
+_SWEEPS, _TOL = 500, 1e-6
 
 
 class Call(NamedTuple):
@@ -119,7 +121,8 @@ def fit_binned(
             solver=call.solver,
             start=call.start,
             restarts=call.restarts,
-            tol=call.limits.tol,
+            max_sweeps=_SWEEPS,
+            tol=max(call.limits.tol, _TOL),
             seed=call.seed,
             progress=False,
             time_limit=left,

@@ -12,6 +12,7 @@ import dataclasses
 import hashlib
 import json
 import platform
+import time
 from collections.abc import Callable, Mapping
 from math import prod
 from typing import Any
@@ -95,6 +96,7 @@ def fit_in_blocks(
     plan = _memory_plan(inside, model, behind, mode, entries, bins)
     masks = by_tensor(call.mask, list(tensors), "mask", None)
     with jax.enable_x64(True), Progress(call.progress, 1, call.limits) as bar:
+        began = time.monotonic()
         found, places, leader = survey(
             inside,
             masks,
@@ -110,7 +112,7 @@ def fit_in_blocks(
         refuse_solvers(gathered, mode)
         sources = [found[key].blocks if key in found else None for key in tensors]
         streamed = Streamed(gathered.model, gathered.program, mode, places, leader.rows, sources, bar.passed)
-        streamed.passes = 1
+        streamed.passes, streamed.seconds = 1, [round(time.monotonic() - began, 3)]
         gathered = _with_references(gathered, streamed, found)
         stored = _checkpoint(call, gathered)
         run, notes = _run(tensors, gathered, model, call, streamed, found, mode, bins, stored, bar, in_memory)
@@ -128,6 +130,7 @@ def fit_in_blocks(
         gathered = gathered._replace(why=f"{gathered.why}; {how}{notes}")
         digest: Any = _Known({key: item.digest for key, item in found.items()})
         more = {"passes": streamed.passes + 1, "passes_a_sweep": each, "blocks": len(places), "bins": bins}
+        more["pass_seconds"] = streamed.seconds
         result = finish(
             tensors, gathered, model, call.losses, run, [run.history[-1]], call.recipe, digest, call.seed, call.began,
             plan, call.rescale, call.start, call.limits, judge, more,

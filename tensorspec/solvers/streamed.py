@@ -18,6 +18,7 @@ How many passes a sweep takes:
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -58,6 +59,8 @@ from tensorspec.solvers.tensor_blocks import TensorBlocks
 
 __all__ = ["Streamed", "passes_of_a_sweep"]
 
+# Repeats of the first solution of the pixels, which begins far from it; a repeat costs little beside reading.
+_FIRST_REPEATS = 40
 _begun, _following = eqx.filter_jit(begun), eqx.filter_jit(following)
 _stepped, _updated, _ended = eqx.filter_jit(stepped), eqx.filter_jit(updated_with), eqx.filter_jit(ended)
 _misfit, _judged, _loss = eqx.filter_jit(misfit_of), eqx.filter_jit(judged), eqx.filter_jit(doubled_loss)
@@ -128,6 +131,7 @@ class Streamed:
         self._places, self._rows, self._sources, self._watch = places, rows, sources, watch
         self._spared: tuple[SweepState, Parts] | None = None
         self.passes = 0
+        self.seconds: list[float] = []
 
     def rough_state(self, problem: Problem, factors: Factors) -> SweepState:
         """Return a state before any sweep whose objective nobody knows: the data are not read."""
@@ -201,6 +205,7 @@ class Streamed:
     def over_blocks(self, problem: Problem) -> Iterator[_Local]:
         """Go through all blocks once."""
         self.passes += 1
+        began = time.monotonic()
         for count, place in enumerate(self._places):
             rows = self._rows(place)
             yield _Local(
@@ -212,6 +217,7 @@ class Streamed:
                 },
             )
             self._watch((count + 1) / len(self._places), self.passes)
+        self.seconds.append(round(time.monotonic() - began, 3))
 
     def _update(
         self,
@@ -242,6 +248,8 @@ class Streamed:
     ) -> tuple[Midway, list[Any], Parts | None]:
         """Solve the rows of every block as they are read, and let them answer what the next sweep asks first."""
         mode, block, first = self._mode, self._program.blocks[index], self._program.blocks[0]
+        solver = HALS(inner=_FIRST_REPEATS) if resting else block.solver
+        patient = dataclasses.replace(block, solver=solver)
         momentum = jnp.zeros((), jnp.float64) if resting else momentum_following(self._program, state)
         whole = np.asarray(midway.factors[mode])
         before = np.asarray(state.factors[mode])
@@ -253,7 +261,7 @@ class Streamed:
         for rows, tensors in self.over_blocks(problem):
             found = solve_rows(
                 self._model,
-                block,
+                patient,
                 first.modes,
                 mode,
                 state.constraints[mode],
