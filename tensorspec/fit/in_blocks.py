@@ -192,30 +192,14 @@ def _with_references(gathered: Gathered, streamed: Streamed, found: Mapping[str,
     missing = [k for k, key in enumerate(gathered.names) if key in found and found[key].reference is None]
     if not missing:
         return gathered
-    totals = dict.fromkeys(missing, 0.0)
-    for local in streamed.over_blocks(gathered.problem):
-        for k in missing:
-            totals[k] += float(_reference(local.tensors[k], found[list(gathered.names)[k]]))
-    tensors = list(gathered.problem.tensors)
-    for k, total in totals.items():
-        tensors[k] = dataclasses.replace(tensors[k], square_norm=jnp.asarray(total, jnp.float64))
-    problem = Problem(tuple(tensors), gathered.problem.constraints, gathered.problem.links)
-    return gathered._replace(problem=problem)
-
-
-def _reference(tensor: Any, found: Surveyed) -> Any:
-    """Return twice the loss of a block without a model, or with the best constant one."""
-    values = tensor.blocks[0].astype(jnp.float64)
-    if tensor.loss is None:
-        cost = jnp.square(values)
-    else:
-        cost = 2 * tensor.loss.entries(values, jnp.full(values.shape, found.total / found.count))
-        if tensor.dense is not None:
-            cost = jnp.where(tensor.dense[0] > 0, cost, 0)
-    for axis, row in enumerate(tensor.rows):
-        if row is not None:
-            cost = cost * row.reshape([-1 if k == axis else 1 for k in range(cost.ndim)])
-    return jnp.sum(cost) * jnp.square(tensor.scale)
+    levels = {k: found[list(gathered.names)[k]].total / found[list(gathered.names)[k]].count for k in missing}
+    problem = gathered.problem
+    sums = streamed.refer(problem, levels)
+    tensors = [
+        dataclasses.replace(tensor, square_norm=jnp.asarray(sums["", k], jnp.float64)) if k in levels else tensor
+        for k, tensor in enumerate(problem.tensors)
+    ]
+    return gathered._replace(problem=Problem(tuple(tensors), problem.constraints, problem.links))
 
 
 def _checkpoint(call: Call, gathered: Gathered) -> Checkpoint | None:

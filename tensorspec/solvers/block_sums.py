@@ -19,10 +19,11 @@ from tensorspec.solvers.base import Block
 from tensorspec.solvers.dispatch import BlockPlan
 from tensorspec.solvers.question import added, doubled_loss, part_of
 
-__all__ = ["Parts", "add", "as_factor", "by_row", "parts_of", "solve_rows"]
+__all__ = ["Parts", "add", "as_factor", "by_row", "loss_of", "parts_of", "solve_rows"]
 
-# Normal equations or bounds, by mode and number of the tensor.
+# Normal equations or bounds, by mode and number of the tensor; losses under an empty name.
 Parts = dict[tuple[str, int], Any]
+loss_of = eqx.filter_jit(doubled_loss)
 
 
 @eqx.filter_jit
@@ -83,6 +84,8 @@ def add(total: Parts, more: Parts) -> None:
         own = total.get(key)
         if own is None:
             total[key] = part
+        elif not isinstance(part, (NormalEquations, Majoriser)):
+            total[key] = own + part
         elif isinstance(part, NormalEquations):
             shared = part.shared
             if shared is not None:  # the weights of the channels are the same in every block

@@ -19,8 +19,8 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -34,13 +34,14 @@ from tensorspec.constraints.base import Separability
 from tensorspec.coupling.links import link_equations, link_value
 from tensorspec.coupling.through import inside
 from tensorspec.models.base import AbstractModel
-from tensorspec.problem import Factors, Problem, Tensor
+from tensorspec.problem import Factors, Problem
 from tensorspec.solvers.base import rounding
-from tensorspec.solvers.block_sums import Parts, add, as_factor, by_row, parts_of, solve_rows
+from tensorspec.solvers.block_sums import Parts, add, as_factor, by_row, loss_of, parts_of
+from tensorspec.solvers.block_work import Asking, Each, Referring, Solving, Summing, Work, one_by_one
 from tensorspec.solvers.dispatch import BlockPlan
 from tensorspec.solvers.feasible import put_on
 from tensorspec.solvers.hals import HALS
-from tensorspec.solvers.question import added, doubled_loss
+from tensorspec.solvers.question import added
 from tensorspec.solvers.steps import (
     Midway,
     Program,
@@ -63,7 +64,7 @@ __all__ = ["Streamed", "passes_of_a_sweep"]
 _FIRST_REPEATS = 40
 _begun, _following = eqx.filter_jit(begun), eqx.filter_jit(following)
 _stepped, _updated, _ended = eqx.filter_jit(stepped), eqx.filter_jit(updated_with), eqx.filter_jit(ended)
-_misfit, _judged, _loss = eqx.filter_jit(misfit_of), eqx.filter_jit(judged), eqx.filter_jit(doubled_loss)
+_misfit, _judged = eqx.filter_jit(misfit_of), eqx.filter_jit(judged)
 
 
 def rows_by_themselves(program: Program, problem: Problem, mode: str) -> bool:
@@ -91,13 +92,6 @@ def _losses(problem: Problem) -> list[int]:
     return [k for k, tensor in enumerate(problem.tensors) if tensor.loss is not None]
 
 
-class _Local(NamedTuple):
-    """Some pixels of all tensors that have them."""
-
-    rows: np.ndarray
-    tensors: dict[int, Tensor]
-
-
 class Streamed:
     """Sweeps over data in blocks; it reads, adds up, and counts its passes.
 
@@ -115,6 +109,8 @@ class Streamed:
         For each tensor its blocks, or None where it does not have the mode and is in memory as a whole.
     watch
         Called after every block with the share of the pass that is done and the number of the pass.
+    each
+        What does work with every block: one after the other, or on the machines of a cluster.
     """
 
     def __init__(
@@ -126,9 +122,10 @@ class Streamed:
         rows: Callable[[Place], np.ndarray],
         sources: Sequence[TensorBlocks | None],
         watch: Callable[[float, int], None] = lambda share, number: None,
+        each: Each = one_by_one,
     ) -> None:
         self._model, self._program, self._mode = model, program, mode
-        self._places, self._rows, self._sources, self._watch = places, rows, sources, watch
+        self._places, self._rows, self._sources, self._watch, self._each = places, rows, sources, watch, each
         self._spared: tuple[SweepState, Parts] | None = None
         self.passes = 0
         self.seconds: list[float] = []
@@ -154,7 +151,7 @@ class Streamed:
         midway, losses, parts = self._update(problem, state, midway, index, resting=True)
         for k, tensor in enumerate(midway.tensors):
             if k not in midway.latest and losses[k] is None and self._sources[k] is None:
-                losses[k] = _loss(self._model, tensor, midway.factors)
+                losses[k] = loss_of(self._model, tensor, midway.factors)
         if any(loss is None and k not in midway.latest for k, loss in enumerate(losses)):
             left = [k for k, loss in enumerate(losses) if loss is None and k not in midway.latest]
             found, _ = self._sum_losses(problem, midway, left)
@@ -202,22 +199,22 @@ class Streamed:
         found, _ = self._sum_losses(problem, midway, range(len(problem.tensors)))
         return [float(found[k]) for k in range(len(problem.tensors))]
 
-    def over_blocks(self, problem: Problem) -> Iterator[_Local]:
-        """Go through all blocks once."""
+    def refer(self, problem: Problem, levels: Mapping[int, float]) -> Parts:
+        """Return twice the loss of constant models of some tensors (of none, for squares), in one pass."""
+        return self.pass_over(Referring(*self._common(problem, {}), dict(levels)))[1]
+
+    def pass_over(self, work: Work, *arrays: np.ndarray) -> tuple[list[tuple[np.ndarray, Any]], Parts]:
+        """Do work with every block; return what belongs to rows, and sums."""
         self.passes += 1
         began = time.monotonic()
-        for count, place in enumerate(self._places):
-            rows = self._rows(place)
-            yield _Local(
-                rows,
-                {
-                    k: source.tensor(place, problem.tensors[k], rows)
-                    for k, source in enumerate(self._sources)
-                    if source is not None
-                },
-            )
-            self._watch((count + 1) / len(self._places), self.passes)
+        found = self._each(work, self._places, self._rows, arrays, lambda share: self._watch(share, self.passes))
         self.seconds.append(round(time.monotonic() - began, 3))
+        return found
+
+    def _common(self, problem: Problem, factors: Factors) -> tuple[Any, ...]:
+        """Return what is the same for all kinds of work."""
+        others = {name: factor for name, factor in factors.items() if name != self._mode}
+        return self._model, self._mode, tuple(self._sources), problem.tensors, others
 
     def _update(
         self,
@@ -252,31 +249,17 @@ class Streamed:
         patient = dataclasses.replace(block, solver=solver)
         momentum = jnp.zeros((), jnp.float64) if resting else momentum_following(self._program, state)
         whole = np.asarray(midway.factors[mode])
-        before = np.asarray(state.factors[mode])
-        fresh = np.empty_like(whole)
-        ahead = np.empty_like(whole)
-        values: dict[int, float] = {}
-        parts: Parts = {}
-        others = {name: factor for name, factor in midway.factors.items() if name != mode}
-        for rows, tensors in self.over_blocks(problem):
-            found = solve_rows(
-                self._model,
-                patient,
-                first.modes,
-                mode,
-                state.constraints[mode],
-                tensors,
-                {**others, mode: jnp.asarray(whole[rows])},
-                jnp.asarray(before[rows]),
-                momentum,
-                any(item.solver.extrapolate for item in self._program.blocks),
-            )
-            fresh[rows], ahead[rows] = np.asarray(found[0]), np.asarray(found[1])
-            for k, value in found[2].items():
-                values[k] = values.get(k, 0.0) + float(value)
-            add(parts, found[3])
+        fresh, ahead = np.empty_like(whole), np.empty_like(whole)
+        extrapolates = any(item.solver.extrapolate for item in self._program.blocks)
+        given = (patient, first.modes, state.constraints[mode], momentum, extrapolates)
+        work = Solving(*self._common(problem, midway.factors), *given)
+        found, sums = self.pass_over(work, whole, np.asarray(state.factors[mode]))
+        for rows, (new_rows, ahead_rows) in found:
+            fresh[rows], ahead[rows] = new_rows, ahead_rows
+        values = {key[1]: float(value) for key, value in sums.items() if not key[0]}
+        parts: Parts = {key: part for key, part in sums.items() if key[0]}
         new = jnp.asarray(fresh)
-        at = {**others, mode: jnp.asarray(ahead)}
+        at = {**midway.factors, mode: jnp.asarray(ahead)}
         add(parts, self._in_memory(problem, at, first))
         # Of squares the value of the equations was summed; they themselves are spent.
         having = [k for k in values if problem.tensors[k].loss is None]
@@ -308,17 +291,12 @@ class Streamed:
 
     def _ask(self, problem: Problem, factors: Factors, block: BlockPlan) -> Parts:
         """Return what all tensors ask of the modes of a block, in one pass."""
-        parts = self._in_memory(problem, factors, block)
-        gathered: dict[tuple[str, int], list[tuple[np.ndarray, Any]]] = {}
         whole = np.asarray(factors[self._mode])
-        for rows, tensors in self.over_blocks(problem):
-            local = {**factors, self._mode: jnp.asarray(whole[rows])}
-            found = parts_of(self._model, tensors, local, block.modes)
-            for key in [key for key in found if key[0] == self._mode]:
-                gathered.setdefault(key, []).append((rows, jax.tree.map(np.asarray, found.pop(key))))
-            add(parts, found)
-        for key, items in gathered.items():
-            parts[key] = by_row(items, len(whole))
+        found, sums = self.pass_over(Asking(*self._common(problem, factors), block.modes), whole)
+        parts = self._in_memory(problem, factors, block)
+        add(parts, sums)
+        for key in found[0][1]:
+            parts[key] = by_row([(rows, own[key]) for rows, own in found], len(whole))
         return parts
 
     def _in_memory(self, problem: Problem, factors: Factors, block: BlockPlan) -> Parts:
@@ -351,24 +329,23 @@ class Streamed:
     ) -> tuple[dict[int, Any], Parts | None]:
         """Return twice the loss of some tensors, and what the first block of a sweep is asked with, in one pass."""
         present = Problem(midway.tensors, problem.constraints, problem.links)
+        whole = np.asarray(midway.factors[self._mode])
         values: dict[int, Any] = {
-            k: _loss(self._model, midway.tensors[k], midway.factors) for k in which if self._sources[k] is None
+            k: loss_of(self._model, midway.tensors[k], midway.factors) for k in which if self._sources[k] is None
         }
         asks = first is not None and ahead is not None and self._mode not in first.modes
         parts: Parts | None = None
+        modes, others, there, operators = None, None, whole, ()
         if asks and first is not None and ahead is not None:
             parts = self._in_memory(Problem(ahead.tensors, problem.constraints), ahead.factors, first)
-        whole = np.asarray(midway.factors[self._mode])
-        there = whole if ahead is None else np.asarray(ahead.factors[self._mode])
-        for rows, tensors in self.over_blocks(present):
-            local = {**midway.factors, self._mode: jnp.asarray(whole[rows])}
-            for k in which:
-                if k in tensors:
-                    values[k] = values.get(k, 0.0) + float(_loss(self._model, tensors[k], local))
-            if parts is not None and first is not None and ahead is not None:
-                other = {**ahead.factors, self._mode: jnp.asarray(there[rows])}
-                moved = {k: dataclasses.replace(t, operators=ahead.tensors[k].operators) for k, t in tensors.items()}
-                add(parts, parts_of(self._model, moved, other, first.modes))
+            others = {name: factor for name, factor in ahead.factors.items() if name != self._mode}
+            modes, there = first.modes, np.asarray(ahead.factors[self._mode])
+            operators = tuple(tensor.operators for tensor in ahead.tensors)
+        work = Summing(*self._common(present, midway.factors), tuple(which), modes, others, operators)
+        _, sums = self.pass_over(work, whole, there)
+        values |= {key[1]: float(value) for key, value in sums.items() if not key[0]}
+        if parts is not None:
+            add(parts, {key: part for key, part in sums.items() if key[0]})
         return values, parts
 
 
