@@ -114,7 +114,8 @@ class BlockSource:
         where = ", ".join(f"{own.start}:{own.stop}" for own in place)
         try:
             part = self._array[place]
-            part = part.compute() if hasattr(part, "compute") else part
+            # Threads of this process: a block is read where it is asked for, on a worker too.
+            part = part.compute(scheduler="threads") if hasattr(part, "compute") else part
         except (OSError, ValueError, KeyError, IndexError, RuntimeError) as error:
             why = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise InvalidData(

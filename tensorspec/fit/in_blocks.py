@@ -28,6 +28,7 @@ from tensorspec.errors import NotEnoughMemory
 from tensorspec.fit.behind import Behind, find_modes_behind
 from tensorspec.fit.binned import Call, bins_for, fit_binned, spread_out
 from tensorspec.fit.block_refusals import mode_in_blocks, refuse, refuse_solvers, warn_of_chunks
+from tensorspec.fit.cluster import Cluster, users_client
 from tensorspec.fit.gather import Gathered, gather
 from tensorspec.fit.progress import Progress
 from tensorspec.fit.record import finish, versions
@@ -39,6 +40,7 @@ from tensorspec.fit.validate import available_memory, by_tensor
 from tensorspec.models.base import AbstractModel
 from tensorspec.problem import Factors, Problem
 from tensorspec.solution import Fit
+from tensorspec.solvers.block_work import one_by_one
 from tensorspec.solvers.loop import Checkpoint, Run, run_from_arrays, solve, state_to_arrays
 from tensorspec.solvers.status import Status
 from tensorspec.solvers.streamed import Streamed, passes_of_a_sweep
@@ -111,12 +113,14 @@ def fit_in_blocks(
         gathered = gather(tensors, model, *options, call.solver, call.rescale, found)
         refuse_solvers(gathered, mode)
         sources = [found[key].blocks if key in found else None for key in tensors]
-        streamed = Streamed(gathered.model, gathered.program, mode, places, leader.rows, sources, bar.passed)
+        client = users_client()
+        each = one_by_one if client is None else Cluster(client)
+        streamed = Streamed(gathered.model, gathered.program, mode, places, leader.rows, sources, bar.passed, each)
         streamed.passes, streamed.seconds = 1, [round(time.monotonic() - began, 3)]
         gathered = _with_references(gathered, streamed, found)
         stored = _checkpoint(call, gathered)
         run, notes = _run(tensors, gathered, model, call, streamed, found, mode, bins, stored, bar, in_memory)
-        each = passes_of_a_sweep(gathered.program, gathered.problem, mode)
+        often = passes_of_a_sweep(gathered.program, gathered.problem, mode)
         squares: list[float] = []
 
         def judge(problem: Problem, factors: Factors) -> tuple[Any, list[Any]]:
@@ -126,10 +130,11 @@ def fit_in_blocks(
             return misfit + rules + float(link_value(problem.links, factors)), squares
 
         read = f"{streamed.passes + 1} passes over the data"
-        how = f"in {len(places)} blocks of mode {mode!r}, about {each} pass(es) a sweep; {read}"
+        where = "" if client is None else " on the workers of the dask client"
+        how = f"in {len(places)} blocks of mode {mode!r}{where}, about {often} pass(es) a sweep; {read}"
         gathered = gathered._replace(why=f"{gathered.why}; {how}{notes}")
         digest: Any = _Known({key: item.digest for key, item in found.items()})
-        more = {"passes": streamed.passes + 1, "passes_a_sweep": each, "blocks": len(places), "bins": bins}
+        more = {"passes": streamed.passes + 1, "passes_a_sweep": often, "blocks": len(places), "bins": bins}
         more["pass_seconds"] = streamed.seconds
         result = finish(
             tensors, gathered, model, call.losses, run, [run.history[-1]], call.recipe, digest, call.seed, call.began,

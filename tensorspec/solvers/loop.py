@@ -20,7 +20,7 @@ from tensorspec.problem import Factors, Problem
 from tensorspec.solvers.status import Status
 from tensorspec.solvers.sweep import CONVERGED, EXACT, RUNNING, Program, SweepState, init_state, run_chunk
 
-__all__ = ["Checkpoint", "Limits", "Run", "solve"]
+__all__ = ["Checkpoint", "Limits", "Run", "Stopped", "solve"]
 
 # A chunk is long enough to hide the cost of starting it and short enough to stop at once when asked.
 _CHUNK, _SECOND_CHUNK = 512, 16
@@ -54,6 +54,10 @@ class Run:
     state: SweepState
     history: list[float] = field(default_factory=list)
     status: Status = Status.MAX_SWEEPS
+
+
+class Stopped(Exception):  # noqa: N818 - no error: what it ends is returned
+    """Ends a run from inside, as Ctrl-C does from outside."""
 
 
 class Checkpoint:
@@ -185,6 +189,6 @@ def solve(
             limit = int(np.clip(_SECONDS_PER_CHUNK / max(seconds, 1e-6), 1, length)) if done else _SECOND_CHUNK
             report(run.history[-1], int(state.sweeps))
             store(run)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Stopped):
         run.status = Status.INTERRUPTED
         return run

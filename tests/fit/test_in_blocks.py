@@ -103,8 +103,10 @@ def check(name, monkeypatch):
     eager, blocks = fit(data, model, blocks=False, **options), fit(lazy(data), model, blocks=True, **options)
     assert blocks.provenance["blocks"] >= 3 and "in blocks" not in eager.why
     assert blocks.sweeps == eager.sweeps
-    np.testing.assert_allclose(blocks.history, eager.history, rtol=1e-10, atol=1e-14)
-    same(blocks, eager)
+    # Small integers are computed with in single precision.
+    tol = 1e-10 if eager.provenance["dtype"] == "float64" else 2e-5
+    np.testing.assert_allclose(blocks.history, eager.history, rtol=tol, atol=1e-14)
+    same(blocks, eager, tol)
 
 
 @pytest.mark.parametrize("name", QUICK)
