@@ -20,7 +20,7 @@ __all__ = ["ENTRIES", "BlockSource", "Place", "plain_type"]
 
 Place = tuple[slice, ...]
 # Entries of a block: long enough to hide what starting one costs, short beside the memory of a small computer.
-ENTRIES = 2**24
+ENTRIES = 2**23
 
 
 class BlockSource:

@@ -22,6 +22,7 @@ from tensorspec.errors import TensorspecError
 from tensorspec.solvers.block_sums import Parts, add
 from tensorspec.solvers.block_work import Found, Work, one_by_one
 from tensorspec.solvers.loop import Stopped
+from tensorspec.solvers.tensor_blocks import Room
 
 __all__ = ["Cluster", "users_client"]
 
@@ -122,7 +123,7 @@ def _says_lost(error: BaseException) -> bool:
 def _one(work: Work, place: Place, rows: np.ndarray, own: Sequence[np.ndarray]) -> Found:
     """Do work with one block, on a worker; what comes back are plain arrays."""
     with jax.enable_x64(True):
-        return jax.tree.map(np.asarray, _with_arrays(work, jnp.asarray)(place, rows, own))
+        return jax.tree.map(np.asarray, _with_arrays(work, jnp.asarray)(place, rows, own, Room()))
 
 
 def _with_arrays(work: Work, kind: Callable[[Any], Any]) -> Work:

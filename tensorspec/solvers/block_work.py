@@ -22,7 +22,7 @@ from tensorspec.models.base import AbstractModel
 from tensorspec.problem import Factors, Tensor
 from tensorspec.solvers.block_sums import Parts, add, loss_of, parts_of, solve_rows
 from tensorspec.solvers.dispatch import BlockPlan
-from tensorspec.solvers.tensor_blocks import TensorBlocks
+from tensorspec.solvers.tensor_blocks import Room, TensorBlocks
 
 __all__ = ["Asking", "Each", "Found", "Referring", "Solving", "Summing", "Work", "one_by_one"]
 
@@ -53,16 +53,16 @@ class Work(abc.ABC):
     tensors: tuple[Tensor, ...]
     others: Factors
 
-    def read(self, place: Place, rows: np.ndarray) -> dict[int, Tensor]:
+    def read(self, place: Place, rows: np.ndarray, room: Room) -> dict[int, Tensor]:
         """Return some pixels of all tensors that have them."""
         return {
-            k: source.tensor(place, self.tensors[k], rows)
+            k: source.tensor(place, self.tensors[k], rows, room, k)
             for k, source in enumerate(self.sources)
             if source is not None
         }
 
     @abc.abstractmethod
-    def __call__(self, place: Place, rows: np.ndarray, own: Sequence[np.ndarray]) -> Found:
+    def __call__(self, place: Place, rows: np.ndarray, own: Sequence[np.ndarray], room: Room) -> Found:
         """Return what belongs to the rows of a block, and sums; `own` are arrays of whose rows it is given its own."""
 
 
@@ -72,10 +72,10 @@ class Asking(Work):
 
     modes: tuple[str, ...]
 
-    def __call__(self, place: Place, rows: np.ndarray, own: Sequence[np.ndarray]) -> Found:
+    def __call__(self, place: Place, rows: np.ndarray, own: Sequence[np.ndarray], room: Room) -> Found:
         """Return equations of the pixels themselves, and sums for other modes."""
         factors = {**self.others, self.mode: jnp.asarray(own[0])}
-        found = parts_of(self.model, self.read(place, rows), factors, self.modes)
+        found = parts_of(self.model, self.read(place, rows, room), factors, self.modes)
         return {key: found.pop(key) for key in list(found) if key[0] == self.mode}, found
 
 
@@ -89,7 +89,7 @@ class Solving(Work):
     momentum: Any
     extrapolates: bool
 
-    def __call__(self, place: Place, rows: np.ndarray, own: Sequence[np.ndarray]) -> Found:
+    def __call__(self, place: Place, rows: np.ndarray, own: Sequence[np.ndarray], room: Room) -> Found:
         """Return new rows and the same extrapolated, and sums: losses, and answers."""
         factors = {**self.others, self.mode: jnp.asarray(own[0])}
         fresh, ahead, values, sums = solve_rows(
@@ -98,7 +98,7 @@ class Solving(Work):
             self.first,
             self.mode,
             self.rule,
-            self.read(place, rows),
+            self.read(place, rows, room),
             factors,
             jnp.asarray(own[1]),
             self.momentum,
@@ -116,9 +116,9 @@ class Summing(Work):
     ahead: Factors | None
     operators: tuple[Any, ...]
 
-    def __call__(self, place: Place, rows: np.ndarray, own: Sequence[np.ndarray]) -> Found:
+    def __call__(self, place: Place, rows: np.ndarray, own: Sequence[np.ndarray], room: Room) -> Found:
         """Return nothing for the rows, and sums."""
-        factors, tensors = {**self.others, self.mode: jnp.asarray(own[0])}, self.read(place, rows)
+        factors, tensors = {**self.others, self.mode: jnp.asarray(own[0])}, self.read(place, rows, room)
         sums: Parts = {("", k): loss_of(self.model, tensors[k], factors) for k in self.which if k in tensors}
         if self.first is not None and self.ahead is not None:
             there = {**self.ahead, self.mode: jnp.asarray(own[1])}
@@ -133,10 +133,10 @@ class Referring(Work):
 
     levels: dict[int, float]
 
-    def __call__(self, place: Place, rows: np.ndarray, own: Sequence[np.ndarray]) -> Found:
+    def __call__(self, place: Place, rows: np.ndarray, own: Sequence[np.ndarray], room: Room) -> Found:
         """Return nothing for the rows, and sums."""
         del own
-        tensors = self.read(place, rows)
+        tensors = self.read(place, rows, room)
         return None, {("", k): _reference(tensors[k], level) for k, level in self.levels.items()}
 
 
@@ -176,10 +176,11 @@ def one_by_one(
     watch
         Called after every block with the share of the pass that is done.
     """
-    found, sums = [], {}
+    found, sums, room = [], {}, Room()
     for count, place in enumerate(places):
         rows = rows_of(place)
-        own, parts = work(place, rows, [array[rows] for array in arrays])
+        # Waiting for the answers frees the room for the next block.
+        own, parts = jax.block_until_ready(work(place, rows, [array[rows] for array in arrays], room))
         found.append((rows, jax.tree.map(np.asarray, own)))
         add(sums, parts)
         watch((count + 1) / len(places))
