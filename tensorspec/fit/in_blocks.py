@@ -51,6 +51,8 @@ __all__ = ["fit_in_blocks", "wanted"]
 
 # Share of the free memory up to which lazy data are loaded: passes over a store cost more than anything in memory.
 _SHARE = 0.5
+# Blocks of a pass on a cluster, as long as none has more entries than the other number.
+_TASKS, _LARGEST = 2000, 2**26
 
 
 def wanted(tensors: Mapping[str, xr.DataArray], asked: bool | str) -> bool:
@@ -92,7 +94,11 @@ def fit_in_blocks(
     refuse(model, behind, mode)
     inside = {key: tensor for key, tensor in tensors.items() if mode in behind.names[key]}
     warn_of_chunks(inside, behind)
-    entries = max(ENTRIES // len(inside), 1)
+    client = users_client()
+    size = sum(tensor.size for tensor in inside.values())
+    # On a cluster every block costs some milliseconds of its scheduler, so that very large data have larger blocks.
+    most = ENTRIES if client is None else max(ENTRIES, min(size // _TASKS, _LARGEST))
+    entries = max(most // len(inside), 1)
     given = isinstance(call.start, From)
     bins = None if given else bins_for(inside, behind.labels[mode].shape)
     plan = _memory_plan(inside, model, behind, mode, entries, bins)
@@ -113,7 +119,6 @@ def fit_in_blocks(
         gathered = gather(tensors, model, *options, call.solver, call.rescale, found)
         refuse_solvers(gathered, mode)
         sources = [found[key].blocks if key in found else None for key in tensors]
-        client = users_client()
         each = one_by_one if client is None else Cluster(client)
         streamed = Streamed(gathered.model, gathered.program, mode, places, leader.rows, sources, bar.passed, each)
         streamed.passes, streamed.seconds = 1, [round(time.monotonic() - began, 3)]

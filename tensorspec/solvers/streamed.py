@@ -30,11 +30,12 @@ from jaxtyping import Array
 
 from tensorspec.algebra.blocks import Place
 from tensorspec.algebra.majoriser import Majoriser
+from tensorspec.algebra.normal_equations import NormalEquations
 from tensorspec.constraints.base import Separability
 from tensorspec.coupling.links import link_equations, link_value
 from tensorspec.coupling.through import inside
 from tensorspec.models.base import AbstractModel
-from tensorspec.problem import Factors, Problem
+from tensorspec.problem import Factors, Problem, Tensor
 from tensorspec.solvers.base import rounding
 from tensorspec.solvers.block_sums import Parts, add, as_factor, by_row, loss_of, parts_of
 from tensorspec.solvers.block_work import Asking, Each, Referring, Solving, Summing, Work, one_by_one
@@ -126,7 +127,7 @@ class Streamed:
     ) -> None:
         self._model, self._program, self._mode = model, program, mode
         self._places, self._rows, self._sources, self._watch, self._each = places, rows, sources, watch, each
-        self._spared: tuple[SweepState, Parts] | None = None
+        self._spared: tuple[SweepState, Parts | None] | None = None
         self.passes = 0
         self.seconds: list[float] = []
 
@@ -211,7 +212,9 @@ class Streamed:
         self.seconds.append(round(time.monotonic() - began, 3))
         return found
 
-    def _common(self, problem: Problem, factors: Factors) -> tuple[Any, ...]:
+    def _common(
+        self, problem: Problem, factors: Factors
+    ) -> tuple[AbstractModel, str, tuple[TensorBlocks | None, ...], tuple[Tensor, ...], Factors]:
         """Return what is the same for all kinds of work."""
         others = {name: factor for name, factor in factors.items() if name != self._mode}
         return self._model, self._mode, tuple(self._sources), problem.tensors, others
@@ -308,7 +311,9 @@ class Streamed:
         """Return the question of every mode of a block, and the parts of it that are exact."""
         found = []
         for mode in block.modes:
-            questions = list(link_equations(problem.links, mode, factors, block.modes))
+            questions: list[NormalEquations | Majoriser] = list(
+                link_equations(problem.links, mode, factors, block.modes)
+            )
             squares = {}
             for k in problem.containing(mode):
                 part = as_factor(parts[mode, k], factors[mode])

@@ -172,6 +172,19 @@ def test_a_matrix_takes_one_pass_a_sweep(monkeypatch):
     assert blocks.provenance["passes"] == 5 + 3
 
 
+def test_a_residual_is_summarised_and_a_fit_saved_without_all_data(monkeypatch, tmp_path):
+    monkeypatch.setattr(in_blocks, "ENTRIES", 12 * E)
+    options = {
+        "mask": MASK,
+        "start": ts.From({"pixel": MAPS.reshape(-1, R), "energy_loss": SPECTRA.T}),
+        "max_sweeps": 3,
+    }
+    eager, blocks = fit(EELS, ts.NMF(R), **options), fit(lazy(EELS), ts.NMF(R), blocks=True, **options)
+    xr.testing.assert_allclose(blocks.residual_summary(), eager.residual_summary())
+    blocks.save(tmp_path / "fit.h5")
+    xr.testing.assert_allclose(ts.open(tmp_path / "fit.h5").maps(), eager.maps())
+
+
 def test_lazy_data_that_fit_are_loaded(monkeypatch):
     assert not in_blocks.wanted({"data": lazy(EELS)}, "auto")
     monkeypatch.setattr(in_blocks, "available_memory", lambda: 2 * EELS.nbytes - 1)
