@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from tensorspec.algebra.blocks import Place
-from tensorspec.errors import TensorspecError
+from tensorspec.errors import InvalidArgument, TensorspecError
 from tensorspec.solvers.block_sums import Parts, add
 from tensorspec.solvers.block_work import Found, Work, one_by_one
 from tensorspec.solvers.loop import Stopped
@@ -96,7 +96,13 @@ class Cluster:
     ) -> tuple[list[tuple[np.ndarray, Any]], Parts]:
         client = self._client
         # JAX would read double precision as single where it arrives; numpy does not.
-        (common,) = client.scatter([_with_arrays(work, np.asarray)], broadcast=True, hash=False)
+        try:
+            (common,) = client.scatter([_with_arrays(work, np.asarray)], broadcast=True, hash=False)
+        except TypeError as error:
+            raise InvalidArgument(
+                "the data cannot be sent to the workers of the dask client, as an open h5py file cannot; open them so "
+                "that every worker can (zarr, or a file by its path: ts.load(path, lazy=True)), or close the client"
+            ) from error
         all_rows = [rows_of(place) for place in places]
         options = {"pure": False, "retries": _RETRIES}
         found = [

@@ -226,6 +226,16 @@ def _interrupt(self, *arguments):
     raise KeyboardInterrupt
 
 
+@pytest.mark.slow
+def test_from_an_instrument_file_to_maps(monkeypatch, tmp_path):
+    signals = pytest.importorskip("hyperspy.api").signals
+    signals.Signal1D(COUNTS.values.astype(np.uint16)).save(tmp_path / "a.hspy", chunks=(2, 3, E))
+    monkeypatch.setattr(in_blocks, "ENTRIES", 12 * E)
+    data = ts.load(tmp_path / "a.hspy", lazy=True)
+    found = fit(data, ts.NMF(R), blocks=True, max_sweeps=5)
+    assert found.provenance["blocks"] >= 3 and found.maps().sizes == {"component": R, "y": Y, "x": X}
+
+
 @pytest.mark.parametrize(
     ("data", "model", "options", "message"),
     [
