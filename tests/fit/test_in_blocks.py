@@ -67,8 +67,10 @@ CASES = {
     "admm": (EELS, ts.NMF(R), {"solver": ts.AOADMM()}),
     "ratios": (EELS, ts.NMF(R), {"solver": ts.Multiplicative()}),
 }
-# What the everyday test has; the others, most of which compile programs of their own, are slow together.
+# What the everyday test has; the others, most of which compile programs of their own, are slow together, and some say
+# little that others do not.
 QUICK = ("plain", "mask", "channels", "poisson", "coupled", "soft orthogonal")
+MORE = ("free", "pixels", "one sigma", "orthogonal", "smooth spectra", "near", "admm", "ratios")
 
 
 def lazy(data, y=2, x=3):
@@ -115,7 +117,10 @@ def test_blocks_give_what_memory_gives(monkeypatch, name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in CASES if name not in QUICK])
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.exhaustive if name in MORE else ()) for name in CASES if name not in QUICK],
+)
 def test_every_model_loss_and_constraint_in_blocks(monkeypatch, name):
     check(name, monkeypatch)
 
