@@ -216,3 +216,19 @@ def test_every_measure_runs(arguments, words, tmp_path, monkeypatch):
     text = results.read_text()
     assert all(word in text for word in words)
     assert "failed" not in text
+
+
+@pytest.mark.slow
+def test_data_on_disk_are_fitted_in_little_memory_and_few_passes(tmp_path):
+    pytest.importorskip("dask")
+    if int(pytest.importorskip("zarr").__version__.split(".")[0]) > 2:
+        pytest.skip("the stores of the benchmark are of zarr 2")
+    from benchmarks.out_of_core import child, write
+
+    shape = (128, 128, 512)  # 17 MB: a rehearsal of `python -m benchmarks.out_of_core full`
+    write(tmp_path / "counts.zarr", shape, compressed=True)
+    jobs = [{"kind": "ours", "path": str(tmp_path / "counts.zarr"), "sweeps": sweeps} for sweeps in (1, 10)]
+    first, long = (child(job, 120) for job in jobs)
+    assert len(first["passes"]) == 4  # bins, pixels, one sweep; the last sums the residual
+    assert first["objective"] / long["objective"] - 1 < 5e-4
+    assert first["above"] < 1.5e9

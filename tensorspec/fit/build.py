@@ -12,6 +12,7 @@ from tensorspec.algebra.entries import Entries
 from tensorspec.algebra.sparse import SparseTensor
 from tensorspec.fit.likelihood import reference_loss
 from tensorspec.fit.own import ALIGNED, own_copy
+from tensorspec.fit.surveyed import Surveyed
 from tensorspec.fit.validate import CleanTensor
 from tensorspec.losses.base import AbstractLoss, EntryWeights
 from tensorspec.problem import Tensor
@@ -48,14 +49,21 @@ def build_tensor(
 ) -> Tensor:
     """Return a tensor of the problem; `blocks` are its data where they are there already."""
     stored, dense = values.values, entry.dense
-    if isinstance(stored, Entries):
+    if isinstance(stored, Surveyed):
+        # Only that entries have weights of their own is known; they and the data come block by block.
+        blocks, dense = (), None
+    elif isinstance(stored, Entries):
         blocks = (SparseTensor.build(stored),) if blocks is None else blocks
     else:
         if dense is not None and dense.dtype.kind == "f":
             stored = (stored * dense).astype(dtype)
             dense = dense.astype(dtype)
         blocks = (on_device(stored),)
-    if loss is None or loss.quadratic:
+    if isinstance(stored, Surveyed):
+        found = float("nan") if stored.reference is None else stored.reference
+        quadratic = loss is None or loss.quadratic
+        square, loss = found * scale**2 * (1 if quadratic else 2), None if quadratic else loss
+    elif loss is None or loss.quadratic:
         square, loss = _weighted_square(values, entry) * scale**2, None
     else:
         square = 2 * reference_loss(loss, values) * scale**2
@@ -65,7 +73,11 @@ def build_tensor(
         scale=jnp.asarray(scale, jnp.float64),
         weight=jnp.asarray(weight, jnp.float64),
         rows=tuple(None if row is None else jnp.asarray(row, jnp.float64) for row in entry.rows),
-        dense=None if dense is None else (on_device(dense),),
+        dense=()
+        if isinstance(stored, Surveyed) and stored.blocks.dense
+        else None
+        if dense is None
+        else (on_device(dense),),
         square_norm=jnp.asarray(square, jnp.float64),
         loss=None if loss is None else jax.tree.map(traced, loss),
         seen=seen,

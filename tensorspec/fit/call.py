@@ -13,8 +13,10 @@ import numpy as np
 import xarray as xr
 
 from tensorspec.errors import InvalidArgument
+from tensorspec.fit.binned import Call
 from tensorspec.fit.compressed import AUTO
 from tensorspec.fit.gather import gather
+from tensorspec.fit.in_blocks import fit_in_blocks, wanted
 from tensorspec.fit.likelihood import first_sweeps
 from tensorspec.fit.progress import Progress
 from tensorspec.fit.record import digest_of, finish
@@ -51,6 +53,7 @@ def fit(
     checkpoint: str | os.PathLike[str] | None = None,
     time_limit: float | None = None,
     rescale: bool = True,
+    blocks: bool | str = "auto",
 ) -> Fit:
     """Fit a model to one or several tensors.
 
@@ -101,6 +104,10 @@ def fit(
     rescale
         Divide each tensor by its root mean square (never beside `Poisson` or `Beta`), so that strengths and tolerances
         do not depend on its unit; ``False`` works in the data's own units.
+    blocks
+        Whether the data are read again and again in blocks of pixels, and never held as a whole.  ``"auto"``: where
+        they are lazy (dask-backed) and would take more than half of the free memory; True or False.  `Fit.why` says how
+        many passes were made.
 
     Returns
     -------
@@ -125,20 +132,40 @@ def fit(
     began = time.monotonic()
     tensors = as_mapping(data)
     _check_options(model, solver, start, tol, progress, time_limit)
+    if blocks not in (True, False, "auto"):
+        raise InvalidArgument(f"blocks={blocks!r}: expected True, False or 'auto'")
     count = check_count("restarts", restarts)
     limit = check_count("max_sweeps", max_sweeps)
     seed = check_count("seed", seed, least=0)
     for name, tensor in tensors.items():
         check_kind(name, tensor)
-    plan = check_memory(tensors, masked=mask is not None)
     losses = by_tensor(loss, list(tensors), "loss", LeastSquares())
+    limits = Limits(limit, float(tol), None if time_limit is None else began + float(time_limit))
+    recipe = _recipe(model, losses, solver, start, modes, weights, restarts, max_sweeps, tol, seed, rescale)
+    if wanted(tensors, blocks):
+        call = Call(
+            losses,
+            mask,
+            modes,
+            weights,
+            solver,
+            start,
+            count,
+            limits,
+            seed,
+            progress,
+            checkpoint,
+            rescale,
+            recipe,
+            began,
+        )
+        return fit_in_blocks(tensors, model, call, fit)
+    plan = check_memory(tensors, masked=mask is not None)
     background = ThreadPoolExecutor(1)
     with jax.enable_x64(True):
         gathered = gather(tensors, model, losses, mask, modes, weights, solver, rescale)
         # A hash of large data takes a core for longer than a fit may take: only a checkpoint needs it before.
         digest = None if checkpoint is None else background.submit(digest_of, gathered.clean)
-        recipe = _recipe(model, losses, solver, start, modes, weights, restarts, max_sweeps, tol, seed, rescale)
-        limits = Limits(limit, float(tol), None if time_limit is None else began + float(time_limit))
         starts = make_starts(start, gathered, count, seed)
         stored = open_checkpoint(checkpoint, digest, recipe, starts)
         with Progress(progress, len(starts), limits) as bar:

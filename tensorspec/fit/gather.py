@@ -16,21 +16,22 @@ from tensorspec.constraints.compose import ModeConstraints, check_partners, comb
 from tensorspec.constraints.relevance import ARD
 from tensorspec.coupling.links import Link, check_links
 from tensorspec.coupling.sharing import FIND, components_seen, strength_penalties
-from tensorspec.errors import ConstraintConflict, InvalidArgument, UnknownMode, suggest
+from tensorspec.errors import InvalidArgument
 from tensorspec.fit.arrays import labelled, with_arrays
 from tensorspec.fit.behind import Behind, find_modes_behind
 from tensorspec.fit.build import build_tensor, traced
+from tensorspec.fit.checks import check_constraints
 from tensorspec.fit.deviation import noise_deviation
 from tensorspec.fit.evolving import check_evolving, per_row_modes, settled, stacked
 from tensorspec.fit.likelihood import check_counts, check_model, check_operators, strength_units, warm_start
 from tensorspec.fit.measured import find_measured
 from tensorspec.fit.sparsity import NeedsDense, by_counts, check_dense, refusal, with_few_repeats
+from tensorspec.fit.surveyed import Surveyed
 from tensorspec.fit.validate import CleanTensor, by_tensor, clean
 from tensorspec.fit.weights import noise_level, noise_of, tensor_weights
 from tensorspec.losses.base import AbstractDivergence, AbstractLoss, AbstractRobustLoss
 from tensorspec.losses.likelihood import Poisson
 from tensorspec.models.base import AbstractModel
-from tensorspec.models.tucker import CORE
 from tensorspec.modes import ModeLabels
 from tensorspec.problem import Problem, Tensor
 from tensorspec.recipe import constructor_repr
@@ -80,12 +81,16 @@ def gather(
     weights: Any,
     solver: Any,
     rescale: bool,
+    surveyed: Mapping[str, Surveyed] | None = None,
 ) -> Gathered:
-    """Turn labels into arrays, settle everything that has to be settled, and choose the solvers."""
+    """Turn labels into arrays, settle everything that has to be settled, and choose the solvers.
+
+    Tensors that come in blocks are `surveyed`, by name; their data are not read again.
+    """
     dense: dict[str, str] = {}
     while True:
         try:
-            return _gather(tensors, model, losses, mask, modes, weights, solver, rescale, dense)
+            return _gather(tensors, model, losses, mask, modes, weights, solver, rescale, dense, surveyed or {})
         except NeedsDense as found:
             dense[found.tensor] = found.reason
 
@@ -100,6 +105,7 @@ def _gather(
     solver: Any,
     rescale: bool,
     dense: dict[str, str],
+    surveyed: Mapping[str, Surveyed],
 ) -> Gathered:
     """Return what `gather` does; tensors in `dense` are not taken by their counts, for the reason given."""
     keys = list(tensors)
@@ -117,7 +123,7 @@ def _gather(
     operators = jax.tree.map(traced, behind.operators)
     sizes = {mode: labels[mode].size for mode in order}
     shapes, cores = model.shapes(names, sizes), {key: model.core_of(key, names) for key in keys}
-    _check_constraints(model, shapes, labels, [core for core in cores.values() if core is not None])
+    check_constraints(model, shapes, labels, [core for core in cores.values() if core is not None])
     seen = components_seen(model.share, keys, max(columns for _, columns in shapes.values()))
     check_links(model.links, names, sizes)
     links = tuple(jax.tree.map(traced, link) for link in model.links)
@@ -129,7 +135,9 @@ def _gather(
     for key, reason in dense.items():
         check_dense(tensors[key], key, reason)
     cleaned = {
-        key: clean(key, tensors[key], masks[key], names[key], behind.own[key], None if key in dense else losses[key])
+        key: surveyed[key].clean
+        if key in surveyed
+        else clean(key, tensors[key], masks[key], names[key], behind.own[key], None if key in dense else losses[key])
         for key in keys
     }
     double = any(c.values.dtype == np.float64 or _too_large_for_float32(c.values) for c in cleaned.values())
@@ -148,7 +156,9 @@ def _gather(
     # Counts are counts: beside a likelihood every term stays in its own units.
     rescale = rescale and not likelihood
     entry = {
-        key: with_arrays(losses[key], names[key], behind.own[key]).entry_weights(c.values, c.valid, rescale)
+        key: surveyed[key].entry_weights(losses[key], rescale)
+        if key in surveyed
+        else with_arrays(losses[key], names[key], behind.own[key]).entry_weights(c.values, c.valid, rescale)
         for key, c in cleaned.items()
     }
     for key, found in entry.items():
@@ -161,7 +171,11 @@ def _gather(
     check_operators(losses, behind, operators)
     needs_noise = (len(keys) > 1 and (weights is None or likelihood)) or bool(automatic)
     largest = max((columns for mode, (_, columns) in shapes.items() if mode in labels), default=1)
-    noise = {key: noise_of(tensors[key], cleaned[key], entry[key], largest) if needs_noise else None for key in keys}
+    # Of a tensor in blocks some rows tell of its noise.
+    looked = (
+        {key: surveyed[key].sample if key in surveyed else cleaned[key] for key in keys} if needs_noise else cleaned
+    )
+    noise = {key: noise_of(tensors[key], looked[key], entry[key], largest) if needs_noise else None for key in keys}
     found = tensor_weights(weights, keys, cleaned, scales, noise, losses if likelihood else None)
     level = noise_level(keys, cleaned, found, noise) if needs_noise else float("nan")
 
@@ -172,7 +186,7 @@ def _gather(
     combined = {mode: combine(items) for mode, items in constraints.items()}
     rules = {mode: ModeConstraints(items, shapes[mode][1]) for mode, items in combined.items()}
     along = any(isinstance(item, ARD) for items in constraints.values() for item in items) and needs_noise
-    deviation = noise_deviation(tensors, cleaned, entry, noise, scales, found) if along else float("nan")
+    deviation = noise_deviation(tensors, looked, entry, noise, scales, found) if along else float("nan")
     curvatures = (1.0, 1.0)
     if likelihood and automatic:
         level, deviation, *curvatures = strength_units(losses, cleaned, found, noise)
@@ -210,7 +224,9 @@ def _gather(
     measured, unseen = find_measured(cleaned, names, labels, operators, model)
     without = _without_assumptions(tuple(built.values()), resolved, links, names, model, per_row, chosen, bounded)
     warm = None
-    if any(isinstance(losses[key], Poisson) for key in keys):
+    if surveyed:
+        without = None  # a fit of binned data comes first, and knows of priors and warm starts
+    elif any(isinstance(losses[key], Poisson) for key in keys):
         first = resolved if without is None else without[0].constraints
         plain = {
             key: build_tensor(
@@ -259,32 +275,6 @@ def _gather(
     )
 
 
-def _check_constraints(
-    model: AbstractModel,
-    shapes: Mapping[str, tuple[int, int]],
-    labels: Mapping[str, ModeLabels],
-    cores: Sequence[str],
-) -> None:
-    known = {**shapes, **({CORE: None} if cores else {})}
-    for mode in model.constraints:
-        if mode in known:
-            continue
-        if mode in labels:
-            raise ConstraintConflict(
-                f"constraint given for mode {mode!r}, which is left whole: it has no factor. Give it a rank too"
-            )
-        inside = next((name for name, own in labels.items() if mode in own.dims), None)
-        hint = f" The dimension {mode!r} is part of the mode {inside!r}." if inside else suggest(mode, known)
-        what = f"; the model has {', '.join(map(repr, cores))}" if cores else ""
-        raise UnknownMode(
-            f"constraint given for mode {mode!r}; these data have modes {', '.join(map(repr, labels))}{what}.{hint}"
-        )
-    for mode, (_, columns) in shapes.items():
-        for item in model.constraints_for(mode):
-            if mode in labels and item.components is not None and max(item.components) > columns:
-                raise InvalidArgument(f"{constructor_repr(item)} on mode {mode!r}: there are components 1 to {columns}")
-
-
 def _weighs_rows(tensor: Tensor, name: str) -> bool:
     """Return whether every row of a factor has a Gram matrix of its own."""
     if name not in tensor.depends_on:
@@ -296,9 +286,11 @@ def _weighs_rows(tensor: Tensor, name: str) -> bool:
     return tensor.rows[tensor.modes.index(name)] is not None
 
 
-def _too_large_for_float32(values: np.ndarray | Entries) -> bool:
+def _too_large_for_float32(values: Any) -> bool:
     if values.dtype.kind not in "ui" or values.dtype.itemsize <= 2:
         return False
+    if isinstance(values, Surveyed):
+        return max(abs(values.low), abs(values.high)) > 2**24
     stored = values.stored if isinstance(values, Entries) else values
     return int(np.abs(stored).max()) > 2**24
 

@@ -64,6 +64,9 @@ def check_counts(
         if not isinstance(loss, AbstractDivergence):
             continue
         values, valid = cleaned[key].values, cleaned[key].valid
+        if not isinstance(values, (np.ndarray, Entries)):  # in blocks: the first pass has refused what it had to
+            notes += _are_counts(key, tensors[key], values.fractional) if isinstance(loss, Poisson) else []
+            continue
         if isinstance(values, Entries):
             notes += _check_entries(key, loss, values, tensors[key], names[key], labels[key])
             continue
@@ -80,7 +83,8 @@ def check_counts(
                 "more: fit them before the subtraction"
             )
         if isinstance(loss, Poisson):
-            notes += _are_counts(key, tensors[key], values)
+            broken = float(np.mean(values != np.rint(values))) if values.dtype.kind == "f" else 0.0
+            notes += _are_counts(key, tensors[key], broken)
     return notes
 
 
@@ -118,9 +122,9 @@ def _check_entries(
     return []
 
 
-def _are_counts(key: str, tensor: xr.DataArray, values: np.ndarray) -> list[str]:
+def _are_counts(key: str, tensor: xr.DataArray, share: float) -> list[str]:
     notes = []
-    if values.dtype.kind == "f" and (share := float(np.mean(values != np.rint(values)))) > 0:
+    if share > 0:
         notes.append(
             f"tensor {key!r} is fitted as counts, but {share:.0%} of its values are not whole numbers; a Poisson loss "
             "means the number of events in each entry, before any scaling, averaging or calibration"

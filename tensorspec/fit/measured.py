@@ -9,6 +9,7 @@ import numpy as np
 
 from tensorspec.fit.behind import points_seen
 from tensorspec.fit.evolving import is_evolving, seen_points
+from tensorspec.fit.surveyed import Surveyed
 from tensorspec.fit.validate import CleanTensor
 from tensorspec.models.base import AbstractModel
 from tensorspec.modes import ModeLabels
@@ -32,7 +33,10 @@ def find_measured(
             if mode in own:
                 valid = cleaned[key].valid
                 others = tuple(axis for axis, name in enumerate(own) if name != mode)
-                points = np.ones(cleaned[key].values.shape[own.index(mode)], bool)
+                values = cleaned[key].values
+                points = np.ones(values.shape[own.index(mode)], bool)
+                if isinstance(values, Surveyed):
+                    points = values.measured[own.index(mode)]
                 points = points if valid is None else np.asarray(valid.any(axis=others))
                 if is_evolving(model, mode):
                     seen |= True if valid is None else seen_points(valid, own, model)

@@ -36,6 +36,11 @@ class Progress:
             text = f"start {index + 1} of {self._restarts}"
             self._bar.set_description(text if best is None else f"{text}, best {best.history[-1]:.6g}")
 
+    def passed(self, share: float, number: int) -> None:
+        """Show how far a pass over data in blocks has come."""
+        if self._bar is not None:
+            self._bar.set_description(f"pass {number}, {share:.0%}")
+
     def report(self, value: float, sweeps: int) -> None:
         """Move the bar."""
         if self._bar is not None:

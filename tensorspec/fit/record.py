@@ -6,7 +6,7 @@ import hashlib
 import platform
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from math import prod
 from typing import Any, NamedTuple
@@ -25,11 +25,12 @@ from tensorspec.fit.core import label_core, read_out_cores
 from tensorspec.fit.gather import Gathered
 from tensorspec.fit.likelihood import first_sweeps
 from tensorspec.fit.outcome import read_out
+from tensorspec.fit.surveyed import Surveyed
 from tensorspec.fit.validate import CleanTensor
 from tensorspec.losses.base import AbstractDivergence, AbstractLoss
 from tensorspec.models.base import AbstractModel
 from tensorspec.modes import from_arrays, split
-from tensorspec.problem import Problem
+from tensorspec.problem import Factors, Problem
 from tensorspec.provenance import Provenance
 from tensorspec.recipe import constructor_repr
 from tensorspec.solution import Fit, TensorRecord
@@ -45,6 +46,9 @@ def digest_of(clean: Mapping[str, CleanTensor]) -> dict[str, str]:
     """Return the hash of each tensor's values and mask."""
     found = {}
     for key, values in clean.items():
+        if isinstance(values.values, Surveyed):
+            found[key] = values.values.digest
+            continue
         digest = hashlib.sha256(str((values.values.shape, values.values.dtype.str)).encode())
         if isinstance(values.values, Entries):
             for part in values.values.digested():
@@ -87,12 +91,21 @@ def finish(
     rescale: bool,
     start: Any,
     limits: Limits,
+    judge: Callable[[Problem, Factors], tuple[Any, list[Any]]] | None = None,
+    more: Mapping[str, Any] | None = None,
 ) -> Fit:
-    """Give the answer its labels, units and record."""
+    """Give the answer its labels, units and record.
+
+    `judge` returns the objective and twice the loss of each tensor where the data are not in memory; `more` is added
+    to the record.
+    """
     keys, problem = list(tensors), gathered.problem
     found = with_operators(problem, run.state.operators)
     solved = Problem(found.tensors, run.state.constraints, problem.links)
-    value, _, squares = objective(gathered.model, solved, run.state.factors)
+    if judge is None:
+        value, _, squares = objective(gathered.model, solved, run.state.factors)
+    else:
+        value, squares = judge(solved, run.state.factors)
     fixed = {mode: rule.fixed_columns for mode, rule in problem.constraints.items()}
     numbered = (
         isinstance(start, From)
@@ -134,6 +147,7 @@ def finish(
         provenance=Provenance(
             _provenance(gathered, run, seed, began, plan, rescale, answer.order, start)
             | {"operators": parameters_found(keys, found)}
+            | dict(more or {})
             | {
                 "without_assumptions": None
                 if run.status in (Status.INTERRUPTED, Status.TIME_LIMIT)

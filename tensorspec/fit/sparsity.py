@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
+from tensorspec.algebra.blocks import plain_type
 from tensorspec.algebra.entries import Entries
 from tensorspec.errors import InvalidArgument
 from tensorspec.losses.base import AbstractDivergence, AbstractLoss
@@ -149,17 +150,6 @@ def entries_of(tensor: xr.DataArray, names: tuple[str, ...], labels: Mapping[str
                 index = index * size + place[dim]
         indices.append(index)
     return Entries.from_coordinates(tuple(labels[name].size for name in names), tuple(indices), plain_type(values))
-
-
-def plain_type(values: np.ndarray) -> np.ndarray:
-    """Return values in the nearest type that is computed with, in the byte order of the machine."""
-    if values.dtype.kind == "b":
-        values = values.astype(np.uint8)
-    elif values.dtype == np.float16:
-        values = values.astype(np.float32)
-    elif values.dtype.kind == "f" and values.dtype.itemsize > 8:
-        values = values.astype(np.float64)
-    return values.astype(values.dtype.newbyteorder("="), copy=False)
 
 
 def mostly_zero(values: np.ndarray, loss: AbstractLoss) -> bool:

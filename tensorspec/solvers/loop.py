@@ -8,6 +8,7 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +20,7 @@ from tensorspec.problem import Factors, Problem
 from tensorspec.solvers.status import Status
 from tensorspec.solvers.sweep import CONVERGED, EXACT, RUNNING, Program, SweepState, init_state, run_chunk
 
-__all__ = ["Checkpoint", "Limits", "Run", "solve"]
+__all__ = ["Checkpoint", "Limits", "Run", "Stopped", "solve"]
 
 # A chunk is long enough to hide the cost of starting it and short enough to stop at once when asked.
 _CHUNK, _SECOND_CHUNK = 512, 16
@@ -53,6 +54,10 @@ class Run:
     state: SweepState
     history: list[float] = field(default_factory=list)
     status: Status = Status.MAX_SWEEPS
+
+
+class Stopped(Exception):  # noqa: N818 - no error: what it ends is returned
+    """Ends a run from inside, as Ctrl-C does from outside."""
 
 
 class Checkpoint:
@@ -133,6 +138,7 @@ def solve(
     resume: dict[str, np.ndarray] | None = None,
     report: Callable[[float, int], None] = lambda objective, sweeps: None,
     store: Callable[[Run], None] = lambda run: None,
+    advance: Callable[..., tuple[SweepState, Any, Any]] | None = None,
 ) -> Run:
     """Run from one start until it has converged, or until a limit is met; Ctrl-C returns the best so far.
 
@@ -151,6 +157,8 @@ def solve(
         Called with objective and sweeps after every chunk.
     store
         Called with the run after every chunk.
+    advance
+        Makes the sweeps in place of `run_chunk`, which it takes after; for a start that is a run.
     """
     if isinstance(start, Run):
         run = Run(start.state, start.history)
@@ -171,7 +179,8 @@ def solve(
                 return run
             began = time.monotonic()
             count = min(limit, limits.max_sweeps - done)
-            state, kept, _ = run_chunk(model, program, problem, run.state, limits.tol, count, length)
+            sweep = run_chunk if advance is None else advance
+            state, kept, _ = sweep(model, program, problem, run.state, limits.tol, count, length)
             jax.block_until_ready(state)
             values = np.asarray(kept)
             run = Run(state, run.history + [float(v) for v in values[np.isfinite(values)]])
@@ -180,6 +189,6 @@ def solve(
             limit = int(np.clip(_SECONDS_PER_CHUNK / max(seconds, 1e-6), 1, length)) if done else _SECOND_CHUNK
             report(run.history[-1], int(state.sweeps))
             store(run)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Stopped):
         run.status = Status.INTERRUPTED
         return run

@@ -19,7 +19,7 @@ from tensorspec.problem import Factors, Problem, Tensor
 from tensorspec.solvers.counted import loss_of_entries, pull_of_entries
 from tensorspec.solvers.scoring import scored_tensor
 
-__all__ = ["added", "ask", "doubled_loss", "fitted_in_data_units"]
+__all__ = ["added", "ask", "doubled_loss", "fitted_in_data_units", "part_of"]
 
 
 def ask(
@@ -45,19 +45,30 @@ def ask(
     questions: list[NormalEquations | Majoriser] = list(link_equations(problem.links, mode, factors, together))
     for index in problem.containing(mode):
         tensor = problem.tensors[index]
+        part = part_of(model, tensor, factors, mode, scored)
         if tensor.loss is None:
-            squares[index] = model.normal_equations(tensor, factors, mode)
-            questions.append(inside(tensor, mode, squares[index], factors[mode]))
-        elif isinstance(tensor.loss, AbstractRobustLoss):
-            part = model.normal_equations(_reweighted(model, tensor, factors), factors, mode)
-            questions.append(inside(tensor, mode, part, factors[mode]))
-        elif scored:
-            quadratic = scored_tensor(tensor, fitted_in_data_units(model, tensor, factors))
-            part = model.normal_equations(quadratic, factors, mode)
-            questions.append(inside(tensor, mode, part, factors[mode]))
-        else:
-            questions.append(_bound(model, tensor, factors, mode))
+            assert isinstance(part, NormalEquations)
+            squares[index] = part
+        questions.append(part if isinstance(part, Majoriser) else inside(tensor, mode, part, factors[mode]))
     return added(questions, factors[mode]), squares
+
+
+def part_of(
+    model: AbstractModel, tensor: Tensor, factors: Factors, mode: str, scored: bool = False
+) -> NormalEquations | Majoriser:
+    """Return what one tensor asks of a mode: equations of what it sees of the factor, or a bound for the factor.
+
+    Whatever the loss, the parts of blocks of pixels add up (those of the pixels themselves follow one another).
+    """
+    if tensor.loss is None:
+        return model.normal_equations(tensor, factors, mode)
+    if isinstance(tensor.loss, AbstractRobustLoss):
+        return model.normal_equations(_reweighted(model, tensor, factors), factors, mode)
+    if scored:
+        return model.normal_equations(
+            scored_tensor(tensor, fitted_in_data_units(model, tensor, factors)), factors, mode
+        )
+    return _bound(model, tensor, factors, mode)
 
 
 def added(

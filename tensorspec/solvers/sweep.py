@@ -14,115 +14,54 @@ it does not rise; else the factors from before come back and the next sweep is a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
-from tensorspec.algebra.normal_equations import NormalEquations
-from tensorspec.constraints.compose import ModeConstraints
 from tensorspec.coupling.links import link_value
-from tensorspec.coupling.through import outside, refined, with_operators
 from tensorspec.models.base import AbstractModel
 from tensorspec.problem import Factors, Problem
-from tensorspec.scale import ScalePlan
-from tensorspec.solvers.base import Block, Undirected, rounding
-from tensorspec.solvers.dispatch import BlockPlan, joint_solver
+from tensorspec.solvers.base import rounding
+from tensorspec.solvers.dispatch import joint_solver
 from tensorspec.solvers.feasible import put_on
-from tensorspec.solvers.multiplicative import kept_alive
 from tensorspec.solvers.question import ask, doubled_loss
-from tensorspec.solvers.scoring import ScoringState, scored_step
+from tensorspec.solvers.scoring import ScoringState
 from tensorspec.solvers.static import Static
+from tensorspec.solvers.steps import (
+    CONVERGED,
+    EXACT,
+    RUNNING,
+    Program,
+    SweepInfo,
+    SweepState,
+    beginning,
+    begun,
+    ended,
+    misfit_of,
+    stepped,
+)
 
-__all__ = ["RUNNING", "Program", "SweepInfo", "SweepState", "beginning", "init_state", "objective", "run_chunk"]
+__all__ = [
+    "CONVERGED",
+    "EXACT",
+    "RUNNING",
+    "Program",
+    "SweepInfo",
+    "SweepState",
+    "beginning",
+    "init_state",
+    "judged",
+    "objective",
+    "run_chunk",
+]
 
-RUNNING, CONVERGED, EXACT = 0, 1, 2
-# Extrapolation schedule of Ang, Cohen, Gillis and Hien (doi:10.1002/nla.2373): growth, growth of the cap, decay.
-_GROWTH, _CAP_GROWTH, _DECAY, _START = 1.05, 1.01, 1.5, 0.5
 _PATIENCE = 3
 _EXACT_SHARE = 1e-14
-
-
-class Program(NamedTuple):
-    """What a compiled loop depends on besides shapes: hashable, and equal for equal questions."""
-
-    plan: ScalePlan
-    blocks: tuple[BlockPlan, ...]
-
-    @property
-    def undirected(self) -> bool:
-        """Whether a block is updated by a rule that belongs to no objective, so that a rise is no reason to refuse."""
-        return any(isinstance(block.solver, Undirected) for block in self.blocks)
-
-
-class SweepState(eqx.Module):
-    """Everything that the next sweep depends on, so that a run can be put down and taken up again.
-
-    Attributes
-    ----------
-    factors
-        The best factors, which would be returned.
-    previous
-        For the last block the factor before, for the others the update before extrapolation.
-    solver_states
-        What the solver of each block keeps.
-    constraints
-        The constraints, with what stateful ones have learnt.
-    operators
-        For each tensor its operators, with the parameters that are fitted.
-    objective
-        Objective of `factors`.
-    misfit
-        Its part without the constraints' values.
-    momentum, cap
-        Present strength of the extrapolation, and its upper limit.
-    plain
-        Whether the next sweep runs without extrapolation.
-    quiet
-        Sweeps in a row whose decrease was below the tolerance.
-    status
-        Running, converged or exact.
-    sweeps
-        Sweeps so far.
-    """
-
-    factors: Factors
-    previous: Factors
-    solver_states: tuple[Any, ...]
-    constraints: Mapping[str, ModeConstraints]
-    operators: tuple[Any, ...]
-    objective: Float[Array, ""]
-    misfit: Float[Array, ""]
-    momentum: Float[Array, ""]
-    cap: Float[Array, ""]
-    plain: Array
-    quiet: Int[Array, ""]
-    status: Int[Array, ""]
-    sweeps: Int[Array, ""]
-
-
-def beginning() -> dict[str, Array]:
-    """Return what a state says of extrapolation and stop before the first sweep."""
-    return {
-        "momentum": jnp.asarray(_START, jnp.float64),
-        "cap": jnp.asarray(1.0, jnp.float64),
-        "plain": jnp.asarray(True),
-        "quiet": jnp.asarray(0, jnp.int32),
-        "status": jnp.asarray(RUNNING, jnp.int32),
-        "sweeps": jnp.asarray(0, jnp.int32),
-    }
-
-
-class SweepInfo(NamedTuple):
-    """What happened in a sweep: the objective kept, the one that was tried, and whether it was accepted."""
-
-    objective: Float[Array, ""]
-    tried: Float[Array, ""]
-    accepted: Array
 
 
 @eqx.filter_jit
@@ -173,146 +112,18 @@ def init_state(model: AbstractModel, program: Program, problem: Problem, factors
     )
 
 
-def _block_norms(block: BlockPlan, plan: ScalePlan, weights: list[Array]) -> list[Array] | None:
-    if not any(any(columns) for columns in block.held):
-        return None
-    norms = []
-    for mode, columns in zip(block.modes, block.held, strict=True):
-        norm = jnp.zeros(len(columns), jnp.float64)
-        for item in plan.of_block(block.modes):
-            if mode in item.modes and not item.free:
-                tensor = item.tensors[item.modes.index(mode)]
-                norm = jnp.where(jnp.asarray(item.columns), 1.0 if tensor is None else weights[tensor], norm)
-        norms.append(norm)
-    return norms
-
-
 def _one_sweep(model: AbstractModel, program: Program, problem: Problem, state: SweepState) -> tuple[SweepState, Any]:
-    plan, weights = program.plan, [tensor.weight for tensor in problem.tensors]
-    constraints = state.constraints
-    extrapolates = any(block.solver.extrapolate for block in program.blocks)
-    momentum = jnp.where(state.plain, 0.0, state.momentum) if extrapolates else jnp.zeros((), jnp.float64)
-
-    def put_back(modes: tuple[str, ...], factors: Factors, safe: Factors) -> Factors:
-        """Return factors with the given modes on their constraints, and their norms brought to one."""
-        result = dict(factors)
-        for mode in modes:
-            result[mode] = constraints[mode].prox(result[mode], 0.0)
-        held = [item for item in plan.normalisations if set(item.modes) & set(modes)]
-        for item in held:
-            square = sum(
-                (1.0 if k is None else weights[k]) * jnp.sum(jnp.square(result[m].astype(jnp.float64)), axis=0)
-                for m, k in zip(item.modes, item.tensors, strict=True)
-            )
-            norm = jnp.sqrt(square)
-            chosen = jnp.asarray(item.columns)
-            for mode in item.modes:
-                unit = result[mode] * jnp.where(norm > 0, 1 / jnp.where(norm > 0, norm, 1), 0).astype(
-                    result[mode].dtype
-                )
-                result[mode] = jnp.where(chosen, jnp.where(norm > 0, unit, safe[mode]), result[mode])
-        return result
-
-    def extrapolated(block: BlockPlan, fresh: Factors, before: Factors, factors: Factors) -> Factors:
-        result, moved = dict(factors), []
-        for mode, can in zip(block.modes, block.projectable, strict=True):
-            if can and extrapolates:
-                step = momentum.astype(fresh[mode].dtype)
-                result[mode] = fresh[mode] + step * (fresh[mode] - before[mode])
-                if block.ratios:
-                    result[mode] = kept_alive(result[mode], fresh[mode], before[mode], momentum)
-                moved.append(mode)
-            else:
-                result[mode] = fresh[mode]
-        if not moved:
-            return result
-        return put_back(block.modes if len(moved) == len(block.modes) else tuple(moved), result, fresh)
-
-    tensors = list(with_operators(problem, state.operators).tensors)
-    last = program.blocks[-1]
-    factors = extrapolated(last, state.factors, state.previous, state.factors)
-    previous, solver_states = dict(state.previous), []
-    latest: dict[int, tuple[str, NormalEquations]] = {}
-    fresh_parts: dict[str, dict[int, NormalEquations]] = {}
-    for block, solver_state in zip(program.blocks, state.solver_states, strict=True):
-        equations = []
-        for mode in block.modes:
-            present = Problem(tuple(tensors), problem.constraints, problem.links)
-            whole, parts = ask(model, present, factors, mode, block.modes, block.scored)
-            latest.update({k: (mode, part) for k, part in parts.items()})
-            fresh_parts[mode] = parts
-            equations.append(whole)
-        question = Block(
-            equations,
-            [factors[mode] for mode in block.modes],
-            [constraints[mode] for mode in block.modes],
-            _block_norms(block, plan, weights),
-        )
+    midway = begun(program, problem, state)
+    for index, block in enumerate(program.blocks):
+        present = Problem(midway.tensors, problem.constraints, problem.links)
+        questions = [ask(model, present, midway.factors, mode, block.modes, block.scored) for mode in block.modes]
+        value = None
         if block.scored:
-            value = _value_of(model, Problem(tuple(tensors), constraints, problem.links), factors, block.modes)
-            updated, solver_state = scored_step(block.solver, question, solver_state, value)
-        else:
-            updated, solver_state = block.solver.step(question, solver_state)
-        solver_states.append(solver_state)
-        fresh = {**factors, **dict(zip(block.modes, updated, strict=True))}
-        for mode in block.modes:
-            for k, part in fresh_parts[mode].items():
-                tensors[k] = refined(tensors[k], mode, part, fresh[mode])
-        if block is last:
-            factors = fresh
-        else:
-            fresh = plan.retract(fresh, factors, weights, only_free=True)
-            before = {mode: state.previous[mode] for mode in block.modes}
-            factors = extrapolated(block, fresh, before, fresh)
-            previous.update({mode: fresh[mode] for mode in block.modes})
-    previous.update({mode: state.factors[mode] for mode in last.modes})
-
-    misfit = sum(
-        (part.value(outside(tensors[k], mode, factors[mode])) for k, (mode, part) in latest.items()),
-        jnp.zeros((), jnp.float64),
-    )
-    for t in tensors:
-        misfit = misfit + 0.5 * t.weight * (t.square_norm if t.loss is None else doubled_loss(model, t, factors))
-    penalty = sum((rule.value(factors[mode]) for mode, rule in constraints.items()), link_value(problem.links, factors))
-    tried = misfit + penalty
-    # A plain sweep leads down, so there a rise is rounding; refusing it would only undo what the solvers have learnt.
-    accepted = tried <= state.objective + jnp.where(state.plain, rounding(factors) * problem.square_norm, 0.0)
-    accepted = accepted | program.undirected
-
-    def keep(new: Any, old: Any) -> Any:
-        return jax.tree.map(lambda a, b: jnp.where(accepted, a, b) if eqx.is_array(a) else a, new, old)
-
-    kept = keep(factors, dict(state.factors))
-    learnt = {
-        mode: keep(rule.update_state(factors[mode]), rule) if rule.stateful else rule
-        for mode, rule in constraints.items()
-    }
-    value = jnp.where(accepted, jnp.minimum(tried, state.objective), state.objective)
-    value = tried if program.undirected else value
-    misfit = jnp.where(accepted, misfit, state.misfit)
-    if any(rule.shifting for rule in constraints.values()):
-        # What was learnt changes the objective itself; the next sweep is judged by the new one.
-        value = misfit + sum((rule.value(kept[mode]) for mode, rule in learnt.items()), link_value(problem.links, kept))
-    cap = jnp.where(accepted, jnp.minimum(1.0, _CAP_GROWTH * state.cap), state.momentum)
-    grown = jnp.minimum(cap, _GROWTH * state.momentum)
-    return (
-        SweepState(
-            factors=kept,
-            previous=keep(previous, dict(state.factors)),
-            solver_states=tuple(keep(tuple(solver_states), state.solver_states)),
-            constraints=learnt,
-            operators=keep(tuple(tensor.operators for tensor in tensors), state.operators),
-            objective=value,
-            misfit=misfit,
-            momentum=jnp.where(accepted, jnp.where(state.plain, state.momentum, grown), state.momentum / _DECAY),
-            cap=jnp.where(state.plain & accepted, state.cap, cap),
-            plain=~accepted,
-            quiet=state.quiet,
-            status=state.status,
-            sweeps=state.sweeps + 1,
-        ),
-        SweepInfo(value, tried, accepted),
-    )
+            whole = Problem(midway.tensors, state.constraints, problem.links)
+            value = _value_of(model, whole, midway.factors, block.modes)
+        midway = stepped(program, problem, state, midway, index, questions, value)
+    losses = [t.square_norm if t.loss is None else doubled_loss(model, t, midway.factors) for t in midway.tensors]
+    return ended(program, problem, state, midway, misfit_of(midway, losses))
 
 
 def _value_of(
@@ -324,7 +135,7 @@ def _value_of(
     return lambda updated: objective(model, part, {**factors, **dict(zip(modes, updated, strict=True))})[0]
 
 
-def _judge(
+def judged(
     before: SweepState, after: SweepState, info: SweepInfo, tol: Array, total: Array, floor: float, undirected: bool
 ) -> SweepState:
     """Return the state with its counters and status brought up to date."""
@@ -361,7 +172,7 @@ def _compiled(
         else:
             after, last_tried = joint.sweep(model, program.plan, problem, before)
             info = SweepInfo(after.objective, last_tried, jnp.asarray(True))
-        after = _judge(before, after, info, tol, total, floor, program.undirected)
+        after = judged(before, after, info, tol, total, floor, program.undirected)
         return (
             eqx.filter(after, eqx.is_array),
             count + 1,

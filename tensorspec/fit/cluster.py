@@ -1,0 +1,156 @@
+"""Blocks on the machines of a cluster: through the dask client that the user has made, none is made here.
+
+Every block is one task, which reads its pixels where it runs; the factors are sent to every worker once a pass.  Sums
+are added pairwise, as a tree, before they come back; what belongs to rows comes back by itself.  Blocks of a worker
+that is lost are done again by others.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from tensorspec.algebra.blocks import Place
+from tensorspec.errors import InvalidArgument, TensorspecError
+from tensorspec.solvers.block_sums import Parts, add
+from tensorspec.solvers.block_work import Found, Work, one_by_one
+from tensorspec.solvers.loop import Stopped
+from tensorspec.solvers.tensor_blocks import Room
+
+__all__ = ["Cluster", "users_client"]
+
+# How often a block is tried again whose worker was lost or whose read failed.
+_RETRIES = 3
+
+
+def users_client() -> Any:
+    """Return the user's dask client, or None: nobody who has one has not imported `distributed`."""
+    distributed = sys.modules.get("distributed")
+    if distributed is None:
+        return None
+    try:
+        client = distributed.default_client()
+    except ValueError:
+        return None
+    return client if client.status == "running" else None
+
+
+class Cluster:
+    """Does work with blocks on the workers of a client; after the scheduler is lost, in this process.
+
+    Parameters
+    ----------
+    client
+        Of `distributed`.
+    """
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+        self.lost = False
+
+    def __call__(
+        self,
+        work: Work,
+        places: Sequence[Place],
+        rows_of: Callable[[Place], np.ndarray],
+        arrays: Sequence[np.ndarray],
+        watch: Callable[[float], None] = lambda share: None,
+    ) -> tuple[list[tuple[np.ndarray, Any]], Parts]:
+        """Do work with all blocks; see `one_by_one`.
+
+        Raises
+        ------
+        Stopped
+            When the scheduler is lost.
+        """
+        if self.lost:
+            return one_by_one(work, places, rows_of, arrays, watch)
+        try:
+            return self._spread(work, places, rows_of, arrays, watch)
+        except (TensorspecError, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            if getattr(self._client, "status", "") == "running" and not _says_lost(error):
+                raise
+            self.lost = True
+            warnings.warn(
+                f"the scheduler of the dask client was lost ({type(error).__name__}): the best so far is returned",
+                stacklevel=2,
+            )
+            raise Stopped from error
+
+    def _spread(
+        self,
+        work: Work,
+        places: Sequence[Place],
+        rows_of: Callable[[Place], np.ndarray],
+        arrays: Sequence[np.ndarray],
+        watch: Callable[[float], None],
+    ) -> tuple[list[tuple[np.ndarray, Any]], Parts]:
+        client = self._client
+        # JAX would read double precision as single where it arrives; numpy does not.
+        try:
+            (common,) = client.scatter([_with_arrays(work, np.asarray)], broadcast=True, hash=False)
+        except TypeError as error:
+            raise InvalidArgument(
+                "the data cannot be sent to the workers of the dask client, as an open h5py file cannot; open them so "
+                "that every worker can (zarr, or a file by its path: ts.load(path, lazy=True)), or close the client"
+            ) from error
+        all_rows = [rows_of(place) for place in places]
+        options = {"pure": False, "retries": _RETRIES}
+        found = [
+            client.submit(_one, common, place, rows, [array[rows] for array in arrays], **options)
+            for place, rows in zip(places, all_rows, strict=True)
+        ]
+        by_row = [client.submit(_first_of, item, **options) for item in found]
+        sums = [client.submit(_second_of, item, **options) for item in found]
+        del found
+        while len(sums) > 1:  # always the same tree, so that the result does not depend on who was first
+            pairs = [sums[k : k + 2] for k in range(0, len(sums), 2)]
+            sums = [client.submit(_added, *pair, **options) if len(pair) == 2 else pair[0] for pair in pairs]
+        own = client.gather(by_row)
+        total = client.gather(sums[0])
+        watch(1.0)
+        return list(zip(all_rows, own, strict=True)), total
+
+
+def _says_lost(error: BaseException) -> bool:
+    names = {kind.__name__ for kind in type(error).__mro__}
+    return bool(names & {"CancelledError", "CommClosedError", "TimeoutError", "ConnectionError", "SchedulerLost"})
+
+
+def _one(work: Work, place: Place, rows: np.ndarray, own: Sequence[np.ndarray]) -> Found:
+    """Do work with one block, on a worker; what comes back are plain arrays."""
+    with jax.enable_x64(True):
+        return jax.tree.map(np.asarray, _with_arrays(work, jnp.asarray)(place, rows, own, Room()))
+
+
+def _with_arrays(work: Work, kind: Callable[[Any], Any]) -> Work:
+    """Return work with its arrays as those of numpy or of JAX."""
+
+    def turned(leaf: Any) -> Any:
+        return kind(leaf) if isinstance(leaf, (jax.Array, np.ndarray)) else leaf
+
+    fields = {field.name: getattr(work, field.name) for field in dataclasses.fields(work)}
+    return dataclasses.replace(work, **{name: jax.tree.map(turned, value) for name, value in fields.items()})
+
+
+def _first_of(found: Found) -> Any:
+    return found[0]
+
+
+def _second_of(found: Found) -> Parts:
+    return found[1]
+
+
+def _added(first: Parts, second: Parts) -> Parts:
+    total = dict(first)
+    add(total, second)
+    return total

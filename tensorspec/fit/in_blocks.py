@@ -1,0 +1,282 @@
+"""A fit of data that are larger than memory: a pass that bins, a fit of what is binned, then passes over all data.
+
+The sweeps over all data are those of data in memory (`solvers/streamed.py`); what differs is what they begin from.  A
+first pass finds out what `clean` finds out of data in memory, and sums bins of pixels.  A fit of these, in memory,
+gives factors of every mode that are right but for what binning hides; a second pass solves the pixels, and with the
+third everything has been updated.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import platform
+import time
+from collections.abc import Callable, Mapping
+from math import prod
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+
+from tensorspec.algebra.blocks import ENTRIES
+from tensorspec.coupling.links import link_value
+from tensorspec.errors import NotEnoughMemory
+from tensorspec.fit.behind import Behind, find_modes_behind
+from tensorspec.fit.binned import Call, bins_for, fit_binned, spread_out
+from tensorspec.fit.block_refusals import mode_in_blocks, refuse, refuse_solvers, warn_of_chunks
+from tensorspec.fit.cluster import Cluster, users_client
+from tensorspec.fit.gather import Gathered, gather
+from tensorspec.fit.progress import Progress
+from tensorspec.fit.record import finish, versions
+from tensorspec.fit.runs import make_starts, start_factors
+from tensorspec.fit.sparsity import stored_bytes
+from tensorspec.fit.survey import survey
+from tensorspec.fit.surveyed import Surveyed
+from tensorspec.fit.validate import available_memory, by_tensor
+from tensorspec.models.base import AbstractModel
+from tensorspec.problem import Factors, Problem
+from tensorspec.solution import Fit
+from tensorspec.solvers.block_work import one_by_one
+from tensorspec.solvers.loop import Checkpoint, Run, run_from_arrays, solve, state_to_arrays
+from tensorspec.solvers.status import Status
+from tensorspec.solvers.streamed import Streamed, passes_of_a_sweep
+from tensorspec.starts.given import From
+
+__all__ = ["fit_in_blocks", "wanted"]
+
+
+# Share of the free memory up to which lazy data are loaded: passes over a store cost more than anything in memory.
+_SHARE = 0.5
+# Blocks of a pass on a cluster, as long as none has more entries than the other number.
+_TASKS, _LARGEST = 2000, 2**26
+
+
+def wanted(tensors: Mapping[str, xr.DataArray], asked: bool | str) -> bool:
+    """Return whether data are gone through in blocks: as asked, else lazy ones that would fill the memory.
+
+    Lazy data that are mostly zero are held by their counts, which is faster.
+    """
+    if isinstance(asked, bool):
+        return asked
+    lazy = [tensor for tensor in tensors.values() if tensor.chunks is not None]
+    have = available_memory()
+    if not lazy or have is None:
+        return False
+    need = sum(t.size * (t.dtype.itemsize + (0 if t.dtype.kind == "f" else 4)) for t in tensors.values())
+    return need > _SHARE * have and not all(stored_bytes(tensor) is not None for tensor in lazy)
+
+
+def fit_in_blocks(
+    tensors: dict[str, xr.DataArray], model: AbstractModel, call: Call, in_memory: Callable[..., Fit]
+) -> Fit:
+    """Fit data in blocks.
+
+    Parameters
+    ----------
+    tensors, model, call
+        As `fit` has checked them.
+    in_memory
+        What fits the binned data: `fit` itself.
+
+    Raises
+    ------
+    ConstraintConflict, InvalidArgument
+        For what cannot be done in blocks: why, and what to do.
+    NotEnoughMemory
+        When the plan does not fit in memory.
+    """
+    behind = find_modes_behind(tensors, call.modes, model.operators)
+    mode = mode_in_blocks(tensors, behind)
+    refuse(model, behind, mode)
+    inside = {key: tensor for key, tensor in tensors.items() if mode in behind.names[key]}
+    warn_of_chunks(inside, behind)
+    client = users_client()
+    size = sum(tensor.size for tensor in inside.values())
+    # On a cluster every block costs some milliseconds of its scheduler, so that very large data have larger blocks.
+    most = ENTRIES if client is None else max(ENTRIES, min(size // _TASKS, _LARGEST))
+    entries = max(most // len(inside), 1)
+    given = isinstance(call.start, From)
+    bins = None if given else bins_for(inside, behind.labels[mode].shape)
+    plan = _memory_plan(inside, model, behind, mode, entries, bins)
+    masks = by_tensor(call.mask, list(tensors), "mask", None)
+    with jax.enable_x64(True), Progress(call.progress, 1, call.limits) as bar:
+        began = time.monotonic()
+        found, places, leader = survey(
+            inside,
+            masks,
+            call.losses,
+            {key: behind.names[key] for key in inside},
+            behind.own,
+            bins,
+            entries,
+            bar.passed,
+        )
+        options = (call.losses, {k: m for k, m in masks.items() if m is not None}, call.modes, call.weights)
+        gathered = gather(tensors, model, *options, call.solver, call.rescale, found)
+        refuse_solvers(gathered, mode)
+        sources = [found[key].blocks if key in found else None for key in tensors]
+        each = one_by_one if client is None else Cluster(client)
+        streamed = Streamed(gathered.model, gathered.program, mode, places, leader.rows, sources, bar.passed, each)
+        streamed.passes, streamed.seconds = 1, [round(time.monotonic() - began, 3)]
+        gathered = _with_references(gathered, streamed, found)
+        stored = _checkpoint(call, gathered)
+        run, notes = _run(tensors, gathered, model, call, streamed, found, mode, bins, stored, bar, in_memory)
+        often = passes_of_a_sweep(gathered.program, gathered.problem, mode)
+        squares: list[float] = []
+
+        def judge(problem: Problem, factors: Factors) -> tuple[Any, list[Any]]:
+            squares.extend(streamed.squares(problem, factors))
+            misfit = 0.5 * sum(float(t.weight) * s for t, s in zip(problem.tensors, squares, strict=True))
+            rules = sum(float(rule.value(factors[name])) for name, rule in problem.constraints.items())
+            return misfit + rules + float(link_value(problem.links, factors)), squares
+
+        read = f"{streamed.passes + 1} passes over the data"
+        where = "" if client is None else " on the workers of the dask client"
+        how = f"in {len(places)} blocks of mode {mode!r}{where}, about {often} pass(es) a sweep; {read}"
+        gathered = gathered._replace(why=f"{gathered.why}; {how}{notes}")
+        digest: Any = _Known({key: item.digest for key, item in found.items()})
+        more = {"passes": streamed.passes + 1, "passes_a_sweep": often, "blocks": len(places), "bins": bins}
+        more["pass_seconds"] = streamed.seconds
+        result = finish(
+            tensors, gathered, model, call.losses, run, [run.history[-1]], call.recipe, digest, call.seed, call.began,
+            plan, call.rescale, call.start, call.limits, judge, more,
+        )  # fmt: skip
+    if stored is not None and run.status not in (Status.INTERRUPTED, Status.TIME_LIMIT):
+        stored.path.unlink(missing_ok=True)
+    used = {key: item for key, item in masks.items() if item is not None}
+    return dataclasses.replace(result, masks=used) if used else result
+
+
+class _Known:
+    """A result that is there already, where others are still to come."""
+
+    def __init__(self, value: Any) -> None:
+        self._value = value
+
+    def result(self) -> Any:
+        """Return it."""
+        return self._value
+
+    def done(self) -> bool:
+        """Return that it is there."""
+        return True
+
+
+def _memory_plan(
+    tensors: Mapping[str, xr.DataArray],
+    model: AbstractModel,
+    behind: Behind,
+    mode: str,
+    entries: int,
+    bins: int | None,
+) -> dict[str, int]:
+    """Return the memory plan in bytes, and refuse what will not fit."""
+    sizes = {name: labels.size for name, labels in behind.labels.items()}
+    rank = model.shapes(behind.names, sizes)[mode][1]
+    wide = max(8 if tensor.dtype == np.float64 else 4 for tensor in tensors.values())
+    plan = {
+        "one block as stored": sum(entries * tensor.dtype.itemsize for tensor in tensors.values()),
+        "the same while in use": 3 * wide * entries * len(tensors),
+        f"factor of mode {mode!r}, its equations and those before": 8 * wide * rank * sizes[mode],
+    }
+    if bins is not None:
+        pixels = prod(-(-size // bins) for size in behind.labels[mode].shape)
+        width = sum(tensor.size for tensor in tensors.values()) // sizes[mode]
+        plan[f"copy binned {bins}-fold, and its fit"] = 3 * 4 * pixels * width
+    have, need = available_memory(), sum(plan.values())
+    if have is not None and need > have:
+        lines = "; ".join(f"{what} {size / 2**30:.2f} GiB" for what, size in plan.items())
+        raise NotEnoughMemory(
+            f"the fit in blocks needs {need / 2**30:.2f} GiB, and {have / 2**30:.2f} GiB are free: {lines}. Bin or "
+            "crop the data (data.coarsen(...).sum(), data.isel(...)), or lower the rank"
+        )
+    return plan
+
+
+def _with_references(gathered: Gathered, streamed: Streamed, found: Mapping[str, Surveyed]) -> Gathered:
+    """Return the problem with the loss of no model, or of the best constant one, where the first pass left it open."""
+    missing = [k for k, key in enumerate(gathered.names) if key in found and found[key].reference is None]
+    if not missing:
+        return gathered
+    levels = {k: found[list(gathered.names)[k]].total / found[list(gathered.names)[k]].count for k in missing}
+    problem = gathered.problem
+    sums = streamed.refer(problem, levels)
+    tensors = [
+        dataclasses.replace(tensor, square_norm=jnp.asarray(sums["", k], jnp.float64)) if k in levels else tensor
+        for k, tensor in enumerate(problem.tensors)
+    ]
+    return gathered._replace(problem=Problem(tuple(tensors), problem.constraints, problem.links))
+
+
+def _checkpoint(call: Call, gathered: Gathered) -> Checkpoint | None:
+    """Return the checkpoint, tied to the totals of the data and to everything else that the result depends on."""
+    if call.checkpoint is None:
+        return None
+    digests = {key: getattr(item.values, "digest", "") for key, item in gathered.clean.items()}
+    given = ""
+    if isinstance(call.start, From):
+        source = call.start.source.factors if isinstance(call.start.source, Fit) else call.start.source
+        parts = [np.ascontiguousarray(np.asarray(value)).tobytes() for value in source.values()]
+        given = hashlib.sha256(b"".join(parts)).hexdigest()
+    settings = {key: value for key, value in call.recipe.items() if key != "max_sweeps"}
+    text = json.dumps(["blocks", digests, settings, given, versions(), platform.machine()], sort_keys=True, default=str)
+    return Checkpoint(call.checkpoint, hashlib.sha256(text.encode()).hexdigest())
+
+
+def _run(
+    tensors: Mapping[str, xr.DataArray],
+    gathered: Gathered,
+    model: AbstractModel,
+    call: Call,
+    streamed: Streamed,
+    found: Mapping[str, Surveyed],
+    mode: str,
+    bins: int | None,
+    stored: Checkpoint | None,
+    bar: Progress,
+    in_memory: Callable[..., Fit],
+) -> tuple[Run, str]:
+    """Return the run over all data, and what it began from in words."""
+    problem, limits, notes = gathered.problem, call.limits, ""
+    content = None if stored is None else stored.load()
+    bar.restart(0, None)
+
+    def store(run: Run) -> None:
+        if stored is not None:
+            stored.save(state_to_arrays(run))
+
+    if content is not None:
+        ones = {name: jnp.ones(shape, gathered.dtype) for name, shape in gathered.shapes.items()}
+        begun = run_from_arrays(content, streamed.rough_state(problem, ones))
+        notes = ", gone on with from a checkpoint"
+    elif bins is None:
+        starts = make_starts(call.start, gathered, 1, call.seed)
+        state = streamed.first_state(problem, start_factors(gathered, *starts[0]))
+        begun = Run(state, [float(state.objective)])
+    else:
+        small = fit_binned(tensors, gathered, model, call, mode, bins, found, in_memory)
+        start = From(spread_out(small, gathered, mode, bins, found))
+        state = streamed.after_pixels(problem, start_factors(gathered, start, call.seed))
+        begun = Run(state, [float(state.objective)])
+        notes = f", after {small.sweeps} sweeps on data binned {bins}-fold"
+        if small.status in (Status.INTERRUPTED, Status.TIME_LIMIT):
+            begun.status = small.status
+            return begun, notes
+        store(begun)
+    run = solve(
+        gathered.model,
+        gathered.program,
+        problem,
+        begun,
+        limits,
+        report=bar.report,
+        store=store,
+        advance=streamed.advance,
+    )
+    if run.status in (Status.INTERRUPTED, Status.TIME_LIMIT):
+        store(run)
+    return run, notes

@@ -1,0 +1,146 @@
+"""The first pass over data that come in blocks: whether they can be fitted, their totals, and a binned copy.
+
+Everything that `clean` finds out of data in memory is found block by block here.  The binned copy, which is small, is
+what a fit begins with; sums of counts are counts, so that it is as good a start for a likelihood.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from math import prod
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from tensorspec.algebra.blocks import BlockSource, Place
+from tensorspec.errors import InvalidData, UnknownMode, suggest
+from tensorspec.fit.surveyed import Surveyed
+from tensorspec.losses.base import AbstractLoss
+from tensorspec.losses.least_squares import LeastSquares
+from tensorspec.modes import ModeLabels
+from tensorspec.shared_modes import check_coordinates
+from tensorspec.solvers.tensor_blocks import TensorBlocks
+
+__all__ = ["survey"]
+
+# Rows that are kept to look at the noise, and their entries at most.
+_SAMPLED, _SAMPLE = 1024, 2**22
+
+
+def survey(
+    tensors: Mapping[str, xr.DataArray],
+    masks: Mapping[str, Any],
+    losses: Mapping[str, AbstractLoss],
+    names: Mapping[str, tuple[str, ...]],
+    labels: Mapping[str, Mapping[str, ModeLabels]],
+    bins: int | None,
+    entries: int,
+    watch: Callable[[float, int], None] = lambda share, number: None,
+) -> tuple[dict[str, Surveyed], list[Place], BlockSource]:
+    """Read all tensors once.
+
+    Parameters
+    ----------
+    tensors, masks, losses
+        By name; those tensors that have the mode which comes in blocks, as their first.
+    names, labels
+        The modes of each.
+    bins
+        How many pixels, along every dimension, become one of the binned copy; None for no such copy.
+    entries
+        About how many entries a block may have.
+    watch
+        Called after every block with the share that is done.
+
+    Returns
+    -------
+    surveyed
+        What was found, by tensor.
+    places
+        The blocks, the same for all tensors.
+    leader
+        The tensor by whose chunks they were cut.
+
+    Raises
+    ------
+    InvalidData
+        For whatever `clean` refuses, and for a store that cannot be read.
+    """
+    found = {}
+    for key, tensor in tensors.items():
+        own = labels[key]
+        dims = [dim for name in names[key] for dim in own[name].dims]
+        leading, rest = len(own[names[key][0]].dims), tuple(own[name].size for name in names[key][1:])
+        array = tensor.transpose(*dims).data
+        source = BlockSource(array, leading, rest, entries, key)
+        use, rows = _use(masks[key], tensor, dims, names[key], own, leading, rest, key)
+        loss = losses[key]
+        given = loss.sigma if isinstance(loss, LeastSquares) else None
+        sigma = None
+        if isinstance(given, xr.DataArray):
+            sigma = _aligned(given, tensor, dims, leading, rest, own, "sigma", key)
+        dtype = np.dtype(np.float64 if source.dtype == np.float64 else np.float32)
+        gaps = source.dtype.kind == "f" and masks[key] is None
+        found[key] = Surveyed(key, TensorBlocks(source, use, sigma, 1.0, tuple(rows), gaps, dtype), names[key])
+    leader = max((item.blocks.source for item in found.values()), key=lambda source: source.size)
+    sizes = next(labels[key][own[0]].shape for key, own in names.items() if key in found)
+    every = max(1, -(-leader.shape[0] // _SAMPLED))
+    for item in found.values():
+        item.begin(sizes, bins)
+    for count, place in enumerate(leader.places):
+        rows = leader.rows(place)
+        for key, item in found.items():
+            item.add(place, rows, losses[key], bins or 1, max(every, leader.shape[0] * prod(item.shape[1:]) // _SAMPLE))
+        watch((count + 1) / len(leader.places), 1)
+    for key, item in found.items():
+        item.close(losses[key], bins, sizes)
+    return found, list(leader.places), leader
+
+
+def _aligned(
+    values: xr.DataArray,
+    tensor: xr.DataArray,
+    dims: Sequence[str],
+    leading: int,
+    rest: tuple[int, ...],
+    labels: Mapping[str, ModeLabels],
+    what: str,
+    name: str,
+) -> BlockSource:
+    """Return a mask or the like as blocks over the same pixels; what it repeats takes no memory."""
+    if not isinstance(values, xr.DataArray):
+        raise InvalidData(f"the {what} of tensor {name!r} is a {type(values).__name__}; expected an xarray.DataArray")
+    for dim, size in values.sizes.items():
+        if dim not in dims:
+            raise UnknownMode(f"the {what} has a dimension {dim!r}; the tensor has {dims}.{suggest(str(dim), dims)}")
+        if size != tensor.sizes[dim]:
+            raise InvalidData(f"the {what} has {size} points along {dim!r}, the tensor {tensor.sizes[dim]}")
+    check_coordinates(values, {dim: coord for own in labels.values() for dim, coord in own.coords.items()}, what)
+    whole = values.variable.set_dims({dim: tensor.sizes[dim] for dim in dims}).transpose(*dims)
+    return BlockSource(whole.data, leading, rest, name=f"{what} of {name}")
+
+
+def _use(
+    mask: Any,
+    tensor: xr.DataArray,
+    dims: Sequence[str],
+    names: tuple[str, ...],
+    labels: Mapping[str, ModeLabels],
+    leading: int,
+    rest: tuple[int, ...],
+    name: str,
+) -> tuple[BlockSource | None, list[np.ndarray | None]]:
+    """Return a mask in blocks, or, where it leaves out whole points of one mode, as a vector of that mode."""
+    rows: list[np.ndarray | None] = [None] * len(names)
+    if mask is None:
+        return None, rows
+    source = _aligned(mask, tensor, dims, leading, rest, labels, "mask", name)
+    for axis, mode in enumerate(names):
+        own = labels[mode]
+        if set(mask.dims) <= set(own.dims):
+            sizes = dict(zip(own.dims, own.shape, strict=True))
+            values = np.asarray(mask.variable.set_dims(sizes).transpose(*own.dims).values).reshape(-1)
+            rows[axis] = None if values.all() else values.astype(bool)
+            return None, rows
+    return source, rows

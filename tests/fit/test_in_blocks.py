@@ -1,0 +1,300 @@
+"""Fits of data in blocks: they are those of data in memory, whatever the chunks."""
+
+import importlib
+import warnings
+
+import numpy as np
+import pytest
+import xarray as xr
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import tensorspec as ts
+
+pytest.importorskip("dask")
+binned = importlib.import_module("tensorspec.fit.binned")
+in_blocks = importlib.import_module("tensorspec.fit.in_blocks")
+streamed = importlib.import_module("tensorspec.solvers.streamed")
+
+# One set of sizes and two heights of blocks, so that programs are compiled once.
+Y, X, E, T, R = 6, 5, 14, 3, 2
+RNG = np.random.default_rng(3)
+MAPS, SPECTRA, OTHER, PROFILES = RNG.random((Y, X, R)), RNG.random((R, E)), RNG.random((R, 8)), RNG.random((R, T))
+
+
+def planted(values, dims):
+    coords = {dim: np.arange(size, dtype=float) for dim, size in zip(dims, values.shape, strict=True)}
+    return xr.DataArray(values + 0.05 * values.std() * RNG.standard_normal(values.shape), dims=dims, coords=coords)
+
+
+EELS = planted(MAPS @ SPECTRA, ("y", "x", "energy_loss"))
+EDX = planted(MAPS @ OTHER, ("y", "x", "xray_energy"))
+TILTS = planted(np.einsum("yxr,re,rt->yxet", MAPS, SPECTRA, PROFILES), ("y", "x", "energy_loss", "tilt"))
+COUNTS = (20 * EELS).round().clip(0)
+MASK = xr.DataArray(RNG.random(EELS.shape) > 0.2, dims=EELS.dims)
+CHANNELS = xr.DataArray(RNG.random(E) > 0.3, dims="energy_loss")
+PIXELS = xr.DataArray(RNG.random((Y, X)) > 0.2, dims=("y", "x"))
+SIGMA = xr.DataArray(RNG.uniform(0.5, 2, EELS.shape), dims=EELS.dims)
+POSITIVE = ts.NonNegative()
+KNOWN = EELS.isel(energy_loss=0, drop=True).expand_dims(component=[1])
+
+# Chunks of 2 x 5 and of 2 x 3 and 2 x 2 pixels: ragged along x.
+CASES = {
+    "plain": (EELS, ts.NMF(R), {}),
+    "free": (EELS, ts.CP(R), {}),
+    "counts as integers": (COUNTS.astype(np.uint16), ts.NMF(R), {}),
+    "mask": (EELS, ts.NMF(R), {"mask": MASK}),
+    "gaps": (EELS.where(MASK), ts.NMF(R), {}),
+    "channels": (EELS, ts.NMF(R), {"mask": CHANNELS}),
+    "pixels": (EELS, ts.NMF(R), {"mask": PIXELS}),
+    "sigma": (EELS, ts.NMF(R), {"loss": ts.LeastSquares(sigma=SIGMA), "mask": MASK}),
+    "one sigma": (EELS, ts.NMF(R), {"loss": ts.LeastSquares(sigma=2.0), "rescale": False}),
+    "scaled": (COUNTS, ts.NMF(R), {"loss": ts.LeastSquares(scaling="poisson"), "mask": CHANNELS}),
+    "poisson": (COUNTS, ts.NMF(R), {"loss": ts.Poisson(), "mask": MASK}),
+    "beta": (COUNTS + 1, ts.NMF(R), {"loss": ts.Beta(0.5)}),
+    "huber": (EELS.where(MASK), ts.NMF(R), {"loss": ts.Huber(0.05)}),
+    "order 3": (TILTS, ts.NMF(R), {}),
+    "tucker": (TILTS, ts.Tucker({"pixel": 2, "energy_loss": 2, "tilt": 2}), {}),
+    "coupled": ({"eels": EELS, "edx": EDX}, ts.NMF(R), {}),
+    "sparse": (EELS, ts.NMF(R, {"pixel": ts.Sparse(0.01)}), {}),
+    "shares": (EELS, ts.NMF(R, {"pixel": ts.SumToOne("component")}), {}),
+    "soft orthogonal": (EELS, ts.NMF(R, {"pixel": ts.SoftOrthogonal(0.1)}), {}),
+    "orthogonal": (EELS, ts.CP(R, {"pixel": ts.Orthogonal()}), {}),
+    "smooth maps": (EELS, ts.NMF(R, {"pixel": ts.Smooth(0.1)}), {}),
+    "smooth spectra": (EELS, ts.NMF(R, {"energy_loss": [ts.Smooth(0.1), ts.Sparse(0.001)]}), {}),
+    "relevance": (EELS, ts.NMF(R, {"pixel": ts.ARD("auto")}), {}),
+    "near": (EELS, ts.NMF(R, {"pixel": ts.Near(KNOWN, 0.1)}), {}),
+    "admm": (EELS, ts.NMF(R), {"solver": ts.AOADMM()}),
+    "ratios": (EELS, ts.NMF(R), {"solver": ts.Multiplicative()}),
+}
+# What the everyday test has; the others, most of which compile programs of their own, are slow together, and some say
+# little that others do not.
+QUICK = ("plain", "mask", "channels", "poisson", "coupled", "soft orthogonal")
+MORE = ("free", "pixels", "one sigma", "orthogonal", "smooth spectra", "near", "admm", "ratios")
+
+
+def lazy(data, y=2, x=3):
+    if isinstance(data, dict):
+        return {key: lazy(value, y, x) for key, value in data.items()}
+    return data.chunk({"y": y, "x": x})
+
+
+def fit(data, model, **options):
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "tensor .* is fitted as counts")
+        warnings.filterwarnings("ignore", ".* were measured in no tensor")
+        return ts.fit(data, model, progress=False, **options)
+
+
+def same(first, second, tol=1e-10):
+    assert first.objective == pytest.approx(second.objective, rel=tol, abs=1e-14)
+    np.testing.assert_allclose(first.explained, second.explained, atol=tol)
+    models = (first.reconstruct(), second.reconstruct())
+    if not isinstance(models[0], dict):
+        models = tuple({"data": model} for model in models)
+    for key in models[0]:
+        np.testing.assert_allclose(models[0][key], models[1][key], atol=tol * float(abs(models[0][key]).max()))
+
+
+def check(name, monkeypatch):
+    data, model, options = CASES[name]
+    # Blocks of one chunk: without a limit such small data are a single one.
+    monkeypatch.setattr(in_blocks, "ENTRIES", 12 * E)
+    first = fit(data, model, max_sweeps=2, tol=0, blocks=False, **options)
+    options = {"start": ts.From(first), "max_sweeps": 6, "tol": 0} | options
+    eager, blocks = fit(data, model, blocks=False, **options), fit(lazy(data), model, blocks=True, **options)
+    assert blocks.provenance["blocks"] >= 3 and "in blocks" not in eager.why
+    assert blocks.sweeps == eager.sweeps
+    # Small integers are computed with in single precision, where a sweep may be accepted or not by rounding.
+    tol = 1e-10 if eager.provenance["dtype"] == "float64" else 1e-3
+    np.testing.assert_allclose(blocks.history, eager.history, rtol=tol, atol=1e-14)
+    same(blocks, eager, tol)
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_blocks_give_what_memory_gives(monkeypatch, name):
+    check(name, monkeypatch)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.exhaustive if name in MORE else ()) for name in CASES if name not in QUICK],
+)
+def test_every_model_loss_and_constraint_in_blocks(monkeypatch, name):
+    check(name, monkeypatch)
+
+
+def test_zeros_and_sweeps_that_are_taken_back(monkeypatch):
+    monkeypatch.setattr(in_blocks, "ENTRIES", 12 * E)
+    apart = np.where(MAPS > 0.5, MAPS, 0)
+    for loss, data in ((None, planted(apart @ SPECTRA, EELS.dims)), (ts.Poisson(), COUNTS)):
+        # From one that has not converged, so that there is a way to go too far.
+        first = fit(data, ts.NMF(R), loss=loss, start=ts.Random(), max_sweeps=1, tol=0, blocks=False)
+        # Maps that are nowhere zero fall below it when they are extrapolated.
+        start = first if loss else {"pixel": MAPS.reshape(-1, R) + 0.5, "energy_loss": SPECTRA.T}
+        options = {"loss": loss, "start": ts.From(start), "max_sweeps": 40, "tol": 0}
+        eager, blocks = fit(data, ts.NMF(R), **options), fit(lazy(data), ts.NMF(R), blocks=True, **options)
+        assert (np.diff(eager.history) == 0).any()
+        np.testing.assert_allclose(blocks.history, eager.history, rtol=1e-10, atol=1e-14)
+        same(blocks, eager)
+
+
+EDGES = st.lists(st.sampled_from([1, 2, 3]), min_size=6, max_size=6)
+
+
+def ragged(steps, size):
+    """Chunk sizes that add up."""
+    found = []
+    for step in steps:
+        found.append(min(step, size - sum(found)))
+        if sum(found) == size:
+            return tuple(found)
+    return (*found, size - sum(found))
+
+
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(y=EDGES, x=EDGES, masked=st.booleans())
+def test_any_chunks_will_do(y, x, masked):
+    given_mask = {"mask": MASK} if masked else {}
+    start = ts.From({"pixel": MAPS.reshape(-1, R) + 0.3, "energy_loss": SPECTRA.T + 0.2})
+    options = {"start": start, "max_sweeps": 3, "tol": 0} | given_mask
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(in_blocks, "ENTRIES", 6 * E)
+        blocks = fit(lazy(EELS, ragged(y, Y), ragged(x, X)), ts.NMF(R), blocks=True, **options)
+    same(blocks, fit(EELS, ts.NMF(R), blocks=False, **options))
+
+
+def test_a_start_of_its_own_ends_where_memory_ends(monkeypatch):
+    monkeypatch.setattr(in_blocks, "ENTRIES", 12 * E)
+    monkeypatch.setattr(binned, "BINNED", 3 * 3 * E)
+    blocks = fit(lazy(EELS), ts.NMF(R), blocks=True, tol=1e-9)
+    assert blocks.provenance["bins"] == 2 and "binned 2-fold" in blocks.why
+    assert blocks.objective == pytest.approx(fit(EELS, ts.NMF(R), blocks=False, tol=1e-9).objective, rel=1e-4)
+    assert blocks.maps().dims == ("component", "y", "x")
+
+
+@pytest.mark.slow
+def test_counts_and_gaps_begin_with_bins(monkeypatch):
+    monkeypatch.setattr(in_blocks, "ENTRIES", 12 * E)
+    monkeypatch.setattr(binned, "BINNED", 3 * 3 * E)
+    for data, loss in ((COUNTS, ts.Poisson()), (EELS.where(MASK), None)):
+        blocks = fit(lazy(data), ts.NMF(R), loss=loss, blocks=True)
+        assert blocks.objective == pytest.approx(fit(data, ts.NMF(R), loss=loss, blocks=False).objective, rel=1e-2)
+
+
+def test_a_matrix_takes_one_pass_a_sweep(monkeypatch):
+    monkeypatch.setattr(in_blocks, "ENTRIES", 12 * E)
+    start = ts.From({"pixel": MAPS.reshape(-1, R) + 0.3, "energy_loss": SPECTRA.T + 0.2})
+    plain = ts.HALS(extrapolate=False)  # nothing is ever taken back
+    blocks = fit(lazy(EELS), ts.NMF(R), blocks=True, start=start, max_sweeps=5, tol=0, solver=plain)
+    # One that looks, one for the objective of the start, and one at the end that sums the residual.
+    assert blocks.provenance["passes"] == 5 + 3
+
+
+def test_a_residual_is_summarised_and_a_fit_saved_without_all_data(monkeypatch, tmp_path):
+    monkeypatch.setattr(in_blocks, "ENTRIES", 12 * E)
+    options = {
+        "mask": MASK,
+        "start": ts.From({"pixel": MAPS.reshape(-1, R), "energy_loss": SPECTRA.T}),
+        "max_sweeps": 3,
+    }
+    eager, blocks = fit(EELS, ts.NMF(R), **options), fit(lazy(EELS), ts.NMF(R), blocks=True, **options)
+    xr.testing.assert_allclose(blocks.residual_summary(), eager.residual_summary())
+    blocks.save(tmp_path / "fit.h5")
+    xr.testing.assert_allclose(ts.open(tmp_path / "fit.h5").maps(), eager.maps())
+
+
+def test_lazy_data_that_fit_are_loaded(monkeypatch):
+    assert not in_blocks.wanted({"data": lazy(EELS)}, "auto")
+    monkeypatch.setattr(in_blocks, "available_memory", lambda: 2 * EELS.nbytes - 1)
+    assert in_blocks.wanted({"data": lazy(EELS)}, "auto") and not in_blocks.wanted({"data": EELS}, "auto")
+
+
+def test_a_killed_run_goes_on(monkeypatch, tmp_path):
+    monkeypatch.setattr(in_blocks, "ENTRIES", 12 * E)
+    options = {"blocks": True, "max_sweeps": 6, "tol": 0}
+    whole = fit(lazy(EELS), ts.NMF(R), **options)
+    original, done = streamed.Streamed.advance, []
+
+    def stopping(self, *arguments):
+        if len(done) >= 3:
+            raise KeyboardInterrupt
+        done.append(1)
+        return original(self, *arguments)
+
+    path = tmp_path / "blocks.npz"
+    with monkeypatch.context() as patch:
+        patch.setattr(streamed.Streamed, "advance", stopping)
+        stopped = fit(lazy(EELS), ts.NMF(R), checkpoint=path, **options)
+    assert stopped.sweeps == 3 and "interrupted" in str(stopped.status) and path.exists()
+    resumed = fit(lazy(EELS), ts.NMF(R), checkpoint=path, **options)
+    assert "gone on with" in resumed.why and not path.exists()
+    same(resumed, whole)
+    with pytest.raises(ts.InvalidArgument, match="belongs to a fit of other data"):
+        fit(lazy(EELS), ts.NMF(R), checkpoint=_of_another(path, monkeypatch), **options)
+
+
+def _of_another(path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(streamed.Streamed, "advance", _interrupt)
+        fit(lazy(2 * EELS), ts.NMF(R), checkpoint=path, blocks=True, max_sweeps=6, tol=0)
+    return path
+
+
+def _interrupt(self, *arguments):
+    raise KeyboardInterrupt
+
+
+@pytest.mark.slow
+def test_from_an_instrument_file_to_maps(monkeypatch, tmp_path):
+    signals = pytest.importorskip("hyperspy.api").signals
+    signals.Signal1D(COUNTS.values.astype(np.uint16)).save(tmp_path / "a.hspy", chunks=(2, 3, E))
+    monkeypatch.setattr(in_blocks, "ENTRIES", 12 * E)
+    data = ts.load(tmp_path / "a.hspy", lazy=True)
+    found = fit(data, ts.NMF(R), blocks=True, max_sweeps=5)
+    assert found.provenance["blocks"] >= 3 and found.maps().sizes == {"component": R, "y": Y, "x": X}
+
+
+@pytest.mark.parametrize(
+    ("data", "model", "options", "message"),
+    [
+        (EELS, ts.PARAFAC2(R, along="y", evolving="x"), {}, "PARAFAC2 cannot go through data in blocks"),
+        (EELS, ts.NMF(R), {"solver": ts.GaussNewton()}, "reads the data many times a sweep"),
+        (COUNTS, ts.NMF(R, {"energy_loss": ts.Unimodal()}), {"loss": ts.Poisson()}, "reads? all data at every trial"),
+        (EELS.where(EELS.y > 0, np.inf), ts.NMF(R), {}, r"infinite values in the pixels \["),
+        (EELS.where(EELS.y > 0), ts.NMF(R), {"mask": xr.ones_like(MASK)}, "where the mask says True"),
+        (EELS - 10, ts.NMF(R), {"loss": ts.Poisson()}, "which Poisson cannot take"),
+        (0 * EELS, ts.NMF(R), {}, "zero everywhere"),
+    ],
+)
+def test_what_cannot_be_fitted_says_so(data, model, options, message):
+    with pytest.raises(ts.TensorspecError, match=message):
+        fit(lazy(data), model, blocks=True, **options)
+
+
+def test_chunks_that_cut_spectra_are_warned_of():
+    with pytest.warns(UserWarning, match=r"cut its spectra into 2 pieces.*data.chunk\(energy_loss=-1\)"):
+        ts.fit(EELS.chunk({"energy_loss": 7}), ts.NMF(R), blocks=True, max_sweeps=1, progress=False)
+
+
+def test_a_store_that_ends_early_is_one_clear_line(tmp_path):
+    import dask.array
+
+    class Short:
+        """A store without its last rows."""
+
+        shape, dtype, ndim, chunks = EELS.shape, EELS.dtype, 3, (2, X, E)
+
+        def __getitem__(self, place):
+            if place[0].stop > 4:
+                raise OSError("unable to read: file truncated")
+            return EELS.values[place]
+
+    data = xr.DataArray(
+        dask.array.from_array(Short(), chunks=(2, X, E), asarray=False, meta=EELS.values), dims=EELS.dims
+    )
+    path = tmp_path / "never.npz"
+    with pytest.raises(ts.InvalidData, match="its store cannot be read at .*file truncated"):
+        ts.fit(data, ts.NMF(R), blocks=True, checkpoint=path, progress=False)
+    assert not path.exists()
