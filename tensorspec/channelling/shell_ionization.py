@@ -143,7 +143,7 @@ def ionization(line: str, beam_energy: float, window: float | None = None) -> Io
         keV, 80 to 1000.
     window : float, optional
         For energy losses from the edge up to so many eV above it, as in EELS; computed when it is first asked for,
-        in a few seconds.  By default all losses count, as they do for an X-ray line.
+        in a few seconds; of all scattering angles.  By default all losses count, as they do for an X-ray line.
 
     Returns
     -------
@@ -191,7 +191,8 @@ def ionization(line: str, beam_energy: float, window: float | None = None) -> Io
     over, wanted = np.array([np.log(speed(float(each))) for each in energies]), np.log(speed(energy))
     section = np.exp(CubicSpline(over, np.log(table["section"][place]) + 2 * over)(wanted) - 2 * wanted)
     form = CubicSpline(over, table["form"][place].astype(float))(wanted)
-    # No form factor is above one; the integral over momenta, done with an error of 2e-5, is where it is almost that.
+    # No form factor is above one (Cauchy and Schwarz).  Where it is almost that, below s of 0.005 per angstrom, the
+    # fast Hankel transforms of the integral have it above by their error, 2e-5 at most.
     form = np.minimum(form / form[0], 1.0)
     return Ionization(element, shell, energy, edge, float(section), table["s"], form, "tensorspec, Hartree-Slater")
 

@@ -13,6 +13,7 @@ import tensorspec as ts
 from tensorspec.channelling.beams import systematic_row
 from tensorspec.channelling.occupancy import fit_occupancy
 from tensorspec.channelling.scoring import Bounds, maximise, quadratic_step
+from tensorspec.channelling.shell_ionization import ionization
 from tensorspec.channelling.site_response import response
 
 from .structures import spinel
@@ -202,6 +203,36 @@ def test_the_convergence_is_found_and_its_error_is_that_of_the_scatter():
         fit_occupancy(drawn(10 * mean, 0), known(), CANDIDATES)
     sure = fit_occupancy(drawn(mean, 0), several, CANDIDATES, convergence=(1.5, 0.001))
     assert sure.convergence["data"] == pytest.approx(1.5, abs=0.004)
+
+
+def test_a_window_of_losses_is_fitted_with_its_own_form_factor():
+    """That of all losses is too local: docs/concepts/channelling.md has these figures."""
+    crystal = spinel().with_debye_waller(dict.fromkeys(spinel().labels, 0.5))
+    scan = systematic_row(crystal, (4, 0, 0), np.linspace(-3, 3, 61), 200, in_bragg_angles=True)
+    own, whole = (
+        response(
+            crystal,
+            scan,
+            {"Mn L23": ionization("Mn L23", 200, window), "Ni K": LINES["Ni K"], "O K": LINES["O K"]},
+            np.arange(5.0, 131, 5),
+            check=False,
+        )
+        for window in (50, None)
+    )
+    planted = xr.DataArray(
+        [[0.02, 0.98, 0], [0.10, 0.90, 0], [0, 0, 1]],
+        coords={"line": ["Mn L23", "Ni K", "O K"], "site": ["8a", "16d", "32e"]},
+    )
+    mean = (planted * own.sel(thickness=100)).sum("site").transpose("line", "tilt_x")
+    mean = mean / mean.mean("tilt_x") * xr.DataArray([8000, 2500, 3000], dims="line")
+
+    def shares(model):
+        found = fit_occupancy(mean, model, CANDIDATES)
+        return [float(found.share.sel(element=element, site="8a")) for element in ("Mn", "Ni")]
+
+    np.testing.assert_allclose(shares(own), [0.02, 0.10], atol=1e-5)
+    with pytest.warns(UserWarning, match="chi-squared"):
+        np.testing.assert_allclose(shares(whole), [0.229, 0.098], atol=0.002)
 
 
 def test_a_flipped_axis_is_detected_where_the_row_is_not_symmetric():
