@@ -156,7 +156,7 @@ def summed_pixels(data: xr.DataArray, most: int, least: float = 0.0) -> tuple[xr
     Returns
     -------
     data : DataArray
-        The same where nothing had to be summed.
+        The same where nothing had to be summed, else in memory.
     summed : int
         How many pixels make one.
 
@@ -176,7 +176,8 @@ def summed_pixels(data: xr.DataArray, most: int, least: float = 0.0) -> tuple[xr
             break
         data = sum_neighbours(data, dim, 2)
         summed *= 2
-    return data, summed
+    # Lazy data are summed chunk by chunk, once, and the sums are small.
+    return data.compute() if summed > 1 and data.chunks is not None else data, summed
 
 
 def sum_neighbours(data: xr.DataArray, dim: str, number: int) -> xr.DataArray:

@@ -86,7 +86,8 @@ def estimate_rank(
     Parameters
     ----------
     data : DataArray
-        One tensor of any order; counts or other numbers, NaN where missing.
+        One tensor of any order; counts or other numbers, NaN where missing.  Lazy data that are large are read a few
+        times, chunk by chunk: what is asked is asked of sums over neighbouring pixels.
     ranks : iterable of int
         Numbers of components to try, where a criterion has to fit.
     model : callable, optional
@@ -152,6 +153,8 @@ def estimate_rank(
             raise UnknownName(f"no criterion {name!r}; there are {list(CRITERIA)}.{suggest(name, CRITERIA)}")
     if mask is not None:
         data = data.where(mask)
+    if data.chunks is not None and data.size <= _MOST_VALUES:
+        data = data.compute()  # else every criterion would read them anew
     negative = bool((data < 0).any())
     noise = noise or NoiseModel.from_attrs(data.attrs) or estimate_noise(data)
     few, summed, condensed = _condensed(data, noise)

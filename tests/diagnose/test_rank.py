@@ -180,6 +180,29 @@ def test_masks_lazy_data_and_float32_change_nothing():
     assert ts.estimate_rank(spoilt, **asked).recommended > 2
 
 
+class Counted:
+    """A store that counts how many of its entries were read."""
+
+    def __init__(self, values):
+        self.values, self.shape, self.dtype, self.ndim, self.read = values, values.shape, values.dtype, values.ndim, 0
+
+    def __getitem__(self, place):
+        self.read += self.values[place].size
+        return self.values[place]
+
+
+@pytest.mark.slow
+def test_large_lazy_counts_are_read_a_few_times_and_never_whole():
+    dask_array = pytest.importorskip("dask.array")
+    data = planted(3, 4096, 1100, 0.5, seed=1).astype(np.uint16)
+    asked = {"criteria": ["noise edge", "parallel analysis"]}
+    store = Counted(data.values)
+    chunks = dask_array.from_array(store, chunks=(256, 1100), asarray=False, name=False)
+    lazy = ts.estimate_rank(data.copy(data=chunks), **asked)
+    assert store.read <= 7 * data.size
+    assert lazy.recommended == 3 and repr(lazy) == repr(ts.estimate_rank(data, **asked))
+
+
 def criterion(name: str, answer: int | None, counts: bool = True) -> Criterion:
     return Criterion(name, answer, "because", counts)
 
