@@ -26,6 +26,8 @@ KNOWN[:4, 0], KNOWN[:, 1] = 0.3, RNG.random(SIZE)
 ATOMS, BOTH_SIGNS = RNG.random((SIZE, 3)), RNG.standard_normal((SIZE, 3))
 BEND, STEP = np.diff(np.eye(SIZE), 2, axis=0), np.diff(np.eye(SIZE), axis=0)
 
+LENGTHS = np.where(np.arange(SIZE) < SIZE // 2, 1.0, 3.0)
+
 # Who refuses what, by the words of the refusal.
 ROW, SPLIT = {"HALS": "components of a row"}, {"HALS": "no joint proximal map"}
 UNEVEN, FIXES = {"HALS": "differ in weight"}, {"HALS": "fixes entries"}
@@ -76,6 +78,8 @@ CASES = {
     "smooth": Case([ts.Smooth(2.0)], SIGNED, UNEVEN, FIXES),
     "non-negative, smooth": Case([NN(), ts.Smooth(2.0)], SPLIT | TIED),
     "smooth, simplex of rows": Case([NN(), ts.Smooth(2.0), Sum("component")], SPLIT | TIED, held=None),
+    "locally smooth": Case([ts.LocallySmooth(LENGTHS, 2.0)], SIGNED, UNEVEN, FIXES),
+    "non-negative, locally smooth": Case([NN(), ts.LocallySmooth(LENGTHS, 2.0)], SPLIT | TIED),
     "levels": Case([ts.TotalVariation(1.0)], SIGNED, UNEVEN),
     "non-negative levels": Case([NN(), ts.TotalVariation(1.0)], TIED, UNEVEN),
     "one peak": Case([ts.Unimodal()], SIGNED, UNEVEN),
@@ -152,6 +156,17 @@ def convex(case, kind):
     )
 
 
+def local_means(lengths):
+    """Means over parabolas of these lengths, point by point, beyond the ends as in a mirror."""
+    matrix = np.zeros((SIZE, SIZE))
+    for point, length in enumerate(lengths):
+        for away in range(-int(length), int(length) + 1):
+            place = point + away
+            place = -place - 1 if place < 0 else 2 * SIZE - 1 - place if place >= SIZE else place
+            matrix[point, place] += max(1 - (away / length) ** 2, 0)
+    return matrix / matrix.sum(axis=1, keepdims=True)
+
+
 def by_cvxpy(case, kind):
     """The minimum of a convex case, from the documentation of its constraints alone."""
     a, penalty, allowed = cp.Variable((SIZE, RANK)), 0, []
@@ -175,6 +190,8 @@ def by_cvxpy(case, kind):
                 allowed += [cp.sum(own, axis=1 if item.axis == "component" else 0) == 1]
             case ts.Smooth():
                 penalty += item.strength / 2 * cp.sum_squares(BEND @ own)
+            case ts.LocallySmooth():
+                penalty += item.strength / 2 * cp.sum_squares(own - local_means(item.scale) @ own)
             case ts.TotalVariation():
                 penalty += item.strength * cp.sum(cp.abs(STEP @ own))
             case ts.Monotone():
