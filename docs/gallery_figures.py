@@ -24,6 +24,7 @@ ORDER = [
     "plot_channelling.py",
     "plot_pixon.py",
     "plot_missing.py",
+    "plot_larger_than_memory.py",
     "plot_custom_constraint.py",
 ]
 
