@@ -20,7 +20,7 @@ from tensorspec.noise import NoiseModel
 from tensorspec.solution import Fit
 from tensorspec.twoway.regression import unmix
 
-__all__ = ["beside", "share_of", "site_curves", "site_spectra"]
+__all__ = ["beside", "share_of", "site_curves", "site_spectra", "tilts_and_energy"]
 
 
 def site_curves(
@@ -81,19 +81,9 @@ def site_curves(
     for site in share:
         if site not in sites:
             raise UnknownName(f"no response of site {site!r}; there are {sites}.{suggest(site, sites)}")
-    depths = response["thickness"].values
-    if not depths[0] <= thickness <= depths[-1]:
-        raise InvalidArgument(f"thickness={thickness!r}; the response runs from {depths[0]:g} to {depths[-1]:g} nm")
-    own = response.sel(line=line, site=list(share), drop=True)
+    own = _at(response.sel(line=line, site=list(share), drop=True), "thickness", thickness, "nm")
     if "convergence" in own.dims:
-        directions = own["convergence"].values
-        if convergence is None or not directions[0] <= convergence <= directions[-1]:
-            raise InvalidArgument(
-                f"convergence={convergence!r}; the response runs from {directions[0]:g} to {directions[-1]:g} mrad"
-            )
-        own = own.interp(convergence=float(convergence), method="cubic" if len(directions) > 3 else "linear")
-        own = own.drop_vars("convergence")
-    own = own.interp(thickness=float(thickness), method="cubic" if len(depths) > 3 else "linear").drop_vars("thickness")
+        own = _at(own, "convergence", convergence, "mrad")
     for dim, places in tilts.items():
         observed = np.asarray(places, dtype=float)
         there = scale * observed + (offset or {}).get(dim, 0.0)
@@ -168,13 +158,7 @@ def site_spectra(
     >>> energy[found.spectrum.values.argmax(axis=1)].tolist()
     [641.0, 646.0]
     """
-    tilts = [str(dim) for dim in curves.dims if dim != "component"]
-    others = [str(dim) for dim in data.dims if dim not in tilts]
-    if not set(tilts) <= set(data.dims) or len(others) != 1:
-        raise InvalidData(
-            f"site_spectra: data have dimensions {list(data.dims)}; expected {tilts} of the curves, and one of energy"
-        )
-    (energy,) = others
+    tilts, energy = tilts_and_energy("site_spectra", data, curves)
     if strength is not None:
         number("strength", strength, 0, above=True)
     known = beside(curves, background)
@@ -205,6 +189,25 @@ def site_spectra(
         },
         attrs={"condition": float(np.linalg.cond(unit))},
     )
+
+
+def _at(response: xr.DataArray, dim: str, value: float | None, unit: str) -> xr.DataArray:
+    """Return a response at a place between those that it was computed for."""
+    places = response[dim].values
+    if value is None or not places[0] <= value <= places[-1]:
+        raise InvalidArgument(f"{dim}={value!r}; the response runs from {places[0]:g} to {places[-1]:g} {unit}")
+    return response.interp({dim: float(value)}, method="cubic" if len(places) > 3 else "linear").drop_vars(dim)
+
+
+def tilts_and_energy(who: str, data: xr.DataArray, curves: xr.DataArray) -> tuple[list[str], str]:
+    """Return the dimensions of data over orientation and energy loss, or refuse what is no such data."""
+    tilts = [str(dim) for dim in curves.dims if dim != "component"]
+    others = [str(dim) for dim in data.dims if dim not in tilts]
+    if not set(tilts) <= set(data.dims) or len(others) != 1:
+        raise InvalidData(
+            f"{who}: data have dimensions {list(data.dims)}; expected {tilts} of the curves, and one of energy"
+        )
+    return tilts, others[0]
 
 
 def beside(curves: xr.DataArray, background: xr.DataArray | None) -> xr.DataArray:

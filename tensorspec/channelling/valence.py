@@ -10,7 +10,7 @@ import xarray as xr
 
 from tensorspec.arguments import number, whole
 from tensorspec.channelling.mixture_likelihood import most_likely_mixtures
-from tensorspec.channelling.spectra_of_sites import beside
+from tensorspec.channelling.spectra_of_sites import beside, tilts_and_energy
 from tensorspec.errors import InvalidArgument, InvalidData
 from tensorspec.noise import NoiseModel
 from tensorspec.twoway.regression import unmix
@@ -106,13 +106,7 @@ def site_valence(
     True
     """
     believed, *others = [curves] if isinstance(curves, xr.DataArray) else list(curves)
-    tilts = [str(dim) for dim in believed.dims if dim != "component"]
-    energies = [str(dim) for dim in data.dims if dim not in tilts]
-    if not set(tilts) <= set(data.dims) or len(energies) != 1:
-        raise InvalidData(
-            f"site_valence: data have dimensions {list(data.dims)}; expected {tilts} of the curves, and one of energy"
-        )
-    (energy,) = energies
+    tilts, energy = tilts_and_energy("site_valence", data, believed)
     if method not in METHODS:
         raise InvalidArgument(f"method={method!r}; expected one of {list(METHODS)}")
     known = _checked_references(references, data[energy])

@@ -14,6 +14,7 @@ import json
 import platform
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from math import prod
 from typing import Any
 
@@ -138,7 +139,8 @@ def fit_in_blocks(
         where = "" if client is None else " on the workers of the dask client"
         how = f"in {len(places)} blocks of mode {mode!r}{where}, about {often} pass(es) a sweep; {read}"
         gathered = gathered._replace(why=f"{gathered.why}; {how}{notes}")
-        digest: Any = _Known({key: item.digest for key, item in found.items()})
+        digest: Future[dict[str, str]] = Future()
+        digest.set_result({key: item.digest for key, item in found.items()})
         more = {"passes": streamed.passes + 1, "passes_a_sweep": often, "blocks": len(places), "bins": bins}
         more["pass_seconds"] = streamed.seconds
         result = finish(
@@ -149,21 +151,6 @@ def fit_in_blocks(
         stored.path.unlink(missing_ok=True)
     used = {key: item for key, item in masks.items() if item is not None}
     return dataclasses.replace(result, masks=used) if used else result
-
-
-class _Known:
-    """A result that is there already, where others are still to come."""
-
-    def __init__(self, value: Any) -> None:
-        self._value = value
-
-    def result(self) -> Any:
-        """Return it."""
-        return self._value
-
-    def done(self) -> bool:
-        """Return that it is there."""
-        return True
 
 
 def _memory_plan(

@@ -26,10 +26,10 @@ def white_lines(shift, ratio):
 TRUE = np.stack([white_lines(0.0, 2.6), white_lines(1.6, 1.9)])  # like Mn3+ and Mn4+
 
 
-def curves(share=0.15):
+def curves(share=0.15, thickness=60.0):
     response = known()
     tilts = {"tilt_x": response.tilt_x.values[4:-4]}
-    return site_curves(response, "Mn L23", {"8a": share, "16d": 1 - share}, tilts, 60.0)
+    return site_curves(response, "Mn L23", {"8a": share, "16d": 1 - share}, tilts, thickness)
 
 
 def recorded(counts, seed, share=0.15):

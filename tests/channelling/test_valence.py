@@ -82,17 +82,11 @@ def test_amounts_add_up_and_the_same_seed_gives_the_same_bands():
 
 def test_curves_that_are_not_certain_widen_the_bands():
     data = recorded(1e6, 3)
-    sure = site_valence(data, curves(), REFERENCES, method="position", windows=WINDOWS["position"], draws=60)
-    unsure = site_valence(
-        data,
-        [curves(), curves(0.12), curves(0.18)],
-        REFERENCES,
-        method="position",
-        windows=WINDOWS["position"],
-        draws=60,
-    )
+    sure = site_valence(data, curves(), REFERENCES, draws=60)
+    unsure = site_valence(data, [curves(), curves(thickness=40.0), curves(thickness=80.0)], REFERENCES, draws=60)
     np.testing.assert_array_equal(sure.valence, unsure.valence)
-    assert not np.array_equal(sure.standard_error, unsure.standard_error)
+    assert (unsure.standard_error > 1.5 * sure.standard_error).all()
+    assert (unsure.high - unsure.low > 1.5 * (sure.high - sure.low)).all()
 
 
 def test_a_background_and_a_valence_that_no_reference_has():
