@@ -13,7 +13,7 @@ from scipy import ndimage
 
 from tensorspec.algebra.map_operator import MapOperator
 from tensorspec.restore.field_noise import FieldNoise
-from tensorspec.restore.richardson_lucy import multiplicative_step
+from tensorspec.restore.richardson_lucy import smoothed
 from tensorspec.restore.significance import WIDTHS, FilterBank, limit_of, matched_filters, strongest
 
 __all__ = ["Found", "find", "smooth_background"]
@@ -206,19 +206,6 @@ def _smooth_fit(shape: tuple[int, ...], scale: float) -> Any:
 
     @jax.jit
     def fit(measured: Array, weights: Array, field: Array, noise: FieldNoise) -> Array:
-        everywhere = jnp.zeros(shape, int)
-
-        def step(_: Any, current: Array) -> Array:
-            return multiplicative_step(
-                current,
-                measured,
-                weights,
-                noise.variance,
-                lambda each: operator.smooth(each, everywhere),
-                lambda each: operator.smooth_adjoint(each, everywhere),
-            )
-
-        field = jax.lax.fori_loop(0, _STEPS, step, field)
-        return jnp.maximum(operator.smooth(field, everywhere), 0.0)
+        return smoothed(operator, jnp.zeros(shape, int), field, measured, weights, noise.variance, _STEPS)
 
     return fit

@@ -18,7 +18,7 @@ from tensorspec.algebra.map_operator import MapOperator
 from tensorspec.algebra.reflection import Convolution
 from tensorspec.restore.field_noise import FieldNoise
 from tensorspec.restore.full import Restoration
-from tensorspec.restore.richardson_lucy import multiplicative_step
+from tensorspec.restore.richardson_lucy import smoothed
 from tensorspec.restore.significance import FilterBank, limit_of, matched_filters, normal_score, strongest
 
 __all__ = ["denoise"]
@@ -107,17 +107,7 @@ def _compiled(shape: tuple[int, ...], scales: tuple[float, ...]) -> Any:
         start = (jnp.broadcast_to(jnp.maximum(mean, 0.0), measured.shape), largest, nowhere, nowhere)
         image, scale, _, _ = jax.lax.fori_loop(0, len(scales), try_kernel, start)
 
-        def step(_: Any, field: Array) -> Array:
-            return multiplicative_step(
-                field,
-                measured,
-                used,
-                noise.variance,
-                lambda each: operator.smooth(each, scale),
-                lambda each: operator.smooth_adjoint(each, scale),
-            )
-
-        image = jnp.maximum(operator.smooth(jax.lax.fori_loop(0, STEPS, step, image), scale), 0.0)
+        image = smoothed(operator, scale, image, measured, used, noise.variance, STEPS)
         left = measured - image
         variance, third = noise.moments(image)
         score = bank.scores_of_stack(left, variance, third, used, noise.inflation, noise.shared)

@@ -9,11 +9,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
+from tensorspec.algebra.map_operator import MapOperator
 from tensorspec.algebra.reflection import Convolution
 
-__all__ = ["multiplicative_step", "richardson_lucy"]
+__all__ = ["multiplicative_step", "richardson_lucy", "smoothed"]
 
 Operator = Callable[[Float[Array, "..."]], Float[Array, "..."]]
 _TINY = 1e-30
@@ -54,6 +55,30 @@ def multiplicative_step(
     up = jnp.maximum(adjoint(weight * jnp.where(valid > 0, data, model)), 0.0)
     down = adjoint(weight * model)
     return jnp.where(down > _TINY, field * up / jnp.maximum(down, _TINY), field)
+
+
+def smoothed(
+    operator: MapOperator,
+    which: Int[Array, "..."],
+    field: Float[Array, "..."],
+    data: Float[Array, "..."],
+    valid: Float[Array, "..."],
+    variance: Operator,
+    steps: int,
+) -> Float[Array, "..."]:
+    """Return the field after some steps from a pseudo-image, smoothed by a map of scales; it is zero or more."""
+
+    def step(_: Any, current: Array) -> Array:
+        return multiplicative_step(
+            current,
+            data,
+            valid,
+            variance,
+            lambda each: operator.smooth(each, which),
+            lambda each: operator.smooth_adjoint(each, which),
+        )
+
+    return jnp.maximum(operator.smooth(jax.lax.fori_loop(0, steps, step, field), which), 0.0)
 
 
 def richardson_lucy(
