@@ -9,6 +9,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Num
 
+from tensorspec.algebra.contract import Contracted
 from tensorspec.constraints.compose import ModeConstraints
 from tensorspec.losses.base import AbstractLoss
 
@@ -51,6 +52,9 @@ class Tensor(eqx.Module):
         None for data as they are.  For compressed data (of algebra/lowrank.py), which are one block, an orthonormal
         ``(size, kept)`` basis for each axis that is compressed, and None for the others; entries then stand for the
         data times the square roots of their row weights.
+    contracted
+        The data contracted with the factor of the first axis, where a sweep has this at hand (up to the scale of its
+        columns); None else.
     """
 
     modes: tuple[str, ...] = eqx.field(static=True)
@@ -65,6 +69,7 @@ class Tensor(eqx.Module):
     operators: tuple[Any, ...] | None = None
     core: str | None = eqx.field(static=True, default=None)
     bases: tuple[Float[Array, "size kept"] | None, ...] | None = None
+    contracted: Contracted | None = None
 
     @property
     def depends_on(self) -> tuple[str, ...]:

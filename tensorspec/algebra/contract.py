@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import reduce
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +21,8 @@ from tensorspec.algebra import sparse
 from tensorspec.algebra.converted import left_product, over_pieces, right_product
 
 __all__ = [
+    "Contracted",
+    "contracted",
     "cross_gram",
     "gram",
     "mttkrp",
@@ -34,6 +37,48 @@ __all__ = [
 # the barriers keep the operands as they are laid out here.  The highest precision keeps TF32 out on GPUs.
 _barrier = jax.lax.optimization_barrier
 _EXACT = jax.lax.Precision.HIGHEST
+
+
+class Contracted(NamedTuple):
+    """A tensor contracted with the factor of its first axis, which every other axis asks for.
+
+    Attributes
+    ----------
+    product
+        Shape (rank, ...), the other axes in order.
+    norms
+        Those of the factor's columns: a factor whose columns have been scaled since gives the same rows, scaled.
+    """
+
+    product: Float[Array, "rank ..."]
+    norms: Float[Array, " rank"]
+
+    def with_columns_as(self, factor: Float[Array, "size rank"]) -> Float[Array, "rank ..."]:
+        """Return the contraction with a factor whose columns are those from before, scaled by numbers not below zero.
+
+        Examples
+        --------
+        >>> tensor, factor = jnp.arange(6.0).reshape(2, 3), jnp.ones((2, 1))
+        >>> contracted((tensor,), factor).with_columns_as(2 * factor).tolist()
+        [[6.0, 10.0, 14.0]]
+        """
+        scale = _norms(factor) / jnp.where(self.norms > 0, self.norms, 1)
+        return self.product * scale.astype(self.product.dtype).reshape(-1, *[1] * (self.product.ndim - 1))
+
+
+def _norms(factor: Float[Array, "size rank"]) -> Float[Array, " rank"]:
+    return jnp.sqrt(jnp.sum(jnp.square(factor.astype(jnp.float64)), axis=0))
+
+
+def contracted(blocks: Sequence[Num[Array, "..."]], factor: Float[Array, "size rank"]) -> Contracted:
+    """Return the contraction of a dense tensor with the factor of its first axis; the tensor is read once."""
+    total, start = None, 0
+    for block in blocks:
+        stop = start + block.shape[0]
+        part = left_product(factor[start:stop].T, block.reshape(block.shape[0], -1))
+        total, start = part if total is None else total + part, stop
+    assert total is not None
+    return Contracted(total.reshape(factor.shape[1], *blocks[0].shape[1:]), _norms(factor))
 
 
 def cross_gram(
@@ -55,7 +100,10 @@ def gram(
 
 
 def mttkrp(
-    blocks: Sequence[Num[Array, "..."]], factors: Sequence[Float[Array, "size rank"]], axis: int
+    blocks: Sequence[Num[Array, "..."]],
+    factors: Sequence[Float[Array, "size rank"]],
+    axis: int,
+    known: Contracted | None = None,
 ) -> Float[Array, "size rank"]:
     """Return the matricised tensor times Khatri-Rao product of the other factors, the tensor read once.
 
@@ -67,6 +115,9 @@ def mttkrp(
         One ``(size, rank)`` factor per axis, in order.
     axis
         Axis whose factor is left out.
+    known
+        The tensor contracted with the factor of its first axis, up to the scale of columns; then the tensor is not read
+        again for any other axis.
 
     Returns
     -------
@@ -79,6 +130,8 @@ def mttkrp(
     """
     if sparse.is_sparse(blocks):
         return sparse.mttkrp(blocks[0], factors, axis)
+    if known is not None and axis:
+        return _rest(known.with_columns_as(factors[0]), factors, axis)
     parts, start = [], 0
     for block in blocks:
         stop = start + block.shape[0]
@@ -97,14 +150,17 @@ def _mttkrp_block(
     flat = block.reshape(block.shape[0], -1)
     if axis == 0:
         return right_product(flat, khatri_rao(factors[1:]))
-    # One product with the first factor serves every other axis: the compiler shares it between the modes of a sweep
-    # that leave the first factor alone (the two-level dimension tree).
-    rest = left_product(factors[0].T, flat)
-    if block.ndim == 2:
+    return _rest(left_product(factors[0].T, flat).reshape(rank, *block.shape[1:]), factors, axis)
+
+
+def _rest(
+    rest: Float[Array, "rank ..."], factors: Sequence[Float[Array, "size rank"]], axis: int
+) -> Float[Array, "size rank"]:
+    """Return the contraction of all axes but the first, which has been contracted, and one more."""
+    if rest.ndim == 2:
         return _barrier(rest).T
-    rest = rest.reshape(rank, *block.shape[1:])
-    letters = "abcdefgh"[: block.ndim - 1]
-    others = [m for m in range(1, block.ndim) if m != axis]
+    letters = "abcdefgh"[: rest.ndim - 1]
+    others = [m for m in range(1, rest.ndim) if m != axis]
     terms = ",".join(f"{letters[m - 1]}z" for m in others)
     return jnp.einsum(
         f"z{letters},{terms}->{letters[axis - 1]}z", rest, *(factors[m] for m in others), precision=_EXACT

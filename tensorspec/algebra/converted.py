@@ -20,6 +20,9 @@ _barrier = jax.lax.optimization_barrier
 # Entries of a piece: large enough for fast products, small beside the data.
 _PIECE = 2**21
 
+# Numbers that a register of the processor holds; half as many go as fast.
+_LANES = 16
+
 Carry = TypeVar("Carry")
 _Body = Callable[[Carry, Float[Array, "rows columns"], Int[Array, ""], Bool[Array, " rows"]], Carry]
 
@@ -55,9 +58,11 @@ def over_pieces(flat: Num[Array, "size columns"], dtype: jnp.dtype, body: _Body[
 
 def right_product(flat: Num[Array, "size columns"], matrix: Float[Array, "columns rank"]) -> Float[Array, "size rank"]:
     """Return the data times a matrix of few columns."""
-    held = _barrier(matrix)
     if flat.dtype == matrix.dtype:
-        return _barrier(jnp.matmul(flat, held, precision=_EXACT))
+        # Columns that fill whole registers go faster, by up to a third, than a few less.
+        held = _barrier(jnp.pad(matrix, ((0, 0), (0, _filled(matrix.shape[1]) - matrix.shape[1]))))
+        return _barrier(jnp.matmul(flat, held, precision=_EXACT))[:, : matrix.shape[1]]
+    held = _barrier(matrix)
 
     def body(carry: Array, piece: Array, first: Array, fresh: Array) -> Array:
         del fresh
@@ -69,12 +74,20 @@ def right_product(flat: Num[Array, "size columns"], matrix: Float[Array, "column
 
 def left_product(matrix: Float[Array, "rank size"], flat: Num[Array, "size columns"]) -> Float[Array, "rank columns"]:
     """Return a matrix of few rows times the data."""
-    held = _barrier(matrix)
     if flat.dtype == matrix.dtype:
-        return jnp.matmul(held, flat, precision=_EXACT)
+        return jnp.matmul(matrix, flat, precision=_EXACT)
+    held = _barrier(matrix)
 
     def body(carry: Array, piece: Array, first: Array, fresh: Array) -> Array:
         own = jax.lax.dynamic_slice(held, (jnp.zeros_like(first), first), (len(held), len(piece)))
         return carry + jnp.matmul(jnp.where(fresh, own, 0), piece, precision=_EXACT)
 
     return over_pieces(flat, matrix.dtype, body, jnp.zeros((len(matrix), flat.shape[1]), matrix.dtype))
+
+
+def _filled(columns: int) -> int:
+    """Return how many columns a thin matrix is given in a product, at least as many as it has."""
+    if columns <= _LANES // 4:
+        return columns
+    unit = _LANES // 2 if columns <= _LANES // 2 else _LANES
+    return -(-columns // unit) * unit

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import jax
@@ -174,8 +174,10 @@ def fit(
             best, finals, compressed = run_all(gathered, starts, limits, stored, bar, first, compress)
         if compressed is not None:
             gathered = gathered._replace(why=f"{gathered.why}; {compressed}")
-        digest = background.submit(digest_of, gathered.clean) if digest is None else digest
-        background.shutdown(wait=False)
+
+        def hashed() -> Future[dict[str, str]]:
+            return background.submit(digest_of, gathered.clean) if digest is None else digest
+
         result = finish(
             tensors,
             gathered,
@@ -184,7 +186,7 @@ def fit(
             best,
             finals,
             recipe,
-            digest,
+            hashed,
             seed,
             began,
             plan,
@@ -192,6 +194,7 @@ def fit(
             start,
             limits,
         )
+    background.shutdown(wait=False)
     if stored is not None and best.status not in (Status.INTERRUPTED, Status.TIME_LIMIT):
         stored.path.unlink(missing_ok=True)
     return result

@@ -144,8 +144,8 @@ def fit_in_blocks(
         more = {"passes": streamed.passes + 1, "passes_a_sweep": often, "blocks": len(places), "bins": bins}
         more["pass_seconds"] = streamed.seconds
         result = finish(
-            tensors, gathered, model, call.losses, run, [run.history[-1]], call.recipe, digest, call.seed, call.began,
-            plan, call.rescale, call.start, call.limits, judge, more,
+            tensors, gathered, model, call.losses, run, [run.history[-1]], call.recipe, lambda: digest, call.seed,
+            call.began, plan, call.rescale, call.start, call.limits, judge, more,
         )  # fmt: skip
     if stored is not None and run.status not in (Status.INTERRUPTED, Status.TIME_LIMIT):
         stored.path.unlink(missing_ok=True)

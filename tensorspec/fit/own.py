@@ -44,12 +44,13 @@ def _in_two_threads(flat: np.ndarray, copy: np.ndarray | None) -> float:
 
 def _part(flat: np.ndarray, copy: np.ndarray | None) -> float:
     """Copy, square and sum in pieces that stay in the cache."""
-    total = 0.0
+    total, memory = 0.0, np.empty(min(_PIECE, flat.size))
     for start in range(0, flat.size, _PIECE):
         piece = flat[start : start + _PIECE]
         if copy is not None:
             copy[start : start + _PIECE] = piece
-        wide = piece.astype(np.float64)
+        wide = memory[: piece.size]
+        wide[...] = piece
         # No product of BLAS: its own threads would wait for each other.
         total += float(np.einsum("i,i->", wide, wide))
     return total

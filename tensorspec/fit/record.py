@@ -84,7 +84,7 @@ def finish(
     run: Run,
     finals: list[float],
     recipe: dict[str, Any],
-    digest: Future[dict[str, str]],
+    hashed: Callable[[], Future[dict[str, str]]],
     seed: int,
     began: float,
     plan: Mapping[str, int],
@@ -96,10 +96,11 @@ def finish(
 ) -> Fit:
     """Give the answer its labels, units and record.
 
-    `judge` returns the objective and twice the loss of each tensor where the data are not in memory; `more` is added
-    to the record.
+    `hashed` begins to hash the data; `judge` returns the objective and twice the loss of each tensor where the data are
+    not in memory; `more` is added to the record.
     """
     keys, problem = list(tensors), gathered.problem
+    digest = None if all(_is_own(item) for item in gathered.clean.values()) else hashed()
     found = with_operators(problem, run.state.operators)
     solved = Problem(found.tensors, run.state.constraints, problem.links)
     if judge is None:
@@ -153,8 +154,9 @@ def finish(
                 if run.status in (Status.INTERRUPTED, Status.TIME_LIMIT)
                 else compare_without(gathered, run, limits, answer.order)
             },
-            # Arrays are of our own memory; a mask and the entries of a sparse array may be somebody else's to change.
-            {"input_sha256": digest if all(_is_own(item) for item in gathered.clean.values()) else _settled(digest)},
+            # Arrays are of our own memory, and their hash can wait until nothing else needs the processor; a mask and
+            # the entries of a sparse array may be somebody else's to change.
+            {"input_sha256": hashed() if digest is None else _settled(digest)},
         ),
         data=dict(tensors),
         masks={

@@ -19,7 +19,14 @@ from tensorspec.errors import InvalidArgument
 from tensorspec.problem import Factors, Tensor
 from tensorspec.scale import ScalePlan
 
-__all__ = ["AbstractModel", "Compressible", "TangentProducts", "as_constraints", "squares_from_equations"]
+__all__ = [
+    "AbstractModel",
+    "Compressible",
+    "ContractsFirst",
+    "TangentProducts",
+    "as_constraints",
+    "squares_from_equations",
+]
 
 
 def as_constraints(given: Any) -> dict[str, tuple[AbstractConstraint, ...]]:
@@ -164,6 +171,14 @@ class Compressible(abc.ABC):
     @abc.abstractmethod
     def compressible_axes(self, tensor: Tensor) -> tuple[bool, ...]:
         """Return for each axis of a tensor whether it may be compressed."""
+
+
+class ContractsFirst(abc.ABC):
+    """A model whose normal equations can begin with data that are contracted with the factor of their first axis."""
+
+    @abc.abstractmethod
+    def contracts_first(self, tensor: Tensor) -> bool:
+        """Return whether they do for a tensor; its `contracted` then serves every mode but the first."""
 
 
 def squares_from_equations(model: AbstractModel, tensor: Tensor, factors: Factors) -> Float[Array, ""]:

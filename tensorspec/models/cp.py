@@ -20,7 +20,14 @@ from tensorspec.coupling.links import Link, as_links
 from tensorspec.coupling.operators import AbstractOperator
 from tensorspec.coupling.sharing import FIND, as_share, components_seen
 from tensorspec.errors import RankOutOfRange
-from tensorspec.models.base import AbstractModel, Compressible, TangentProducts, as_constraints, squares_from_equations
+from tensorspec.models.base import (
+    AbstractModel,
+    Compressible,
+    ContractsFirst,
+    TangentProducts,
+    as_constraints,
+    squares_from_equations,
+)
 from tensorspec.problem import Factors, Tensor
 from tensorspec.scale import ScalePlan, plan_scale
 
@@ -40,7 +47,7 @@ def _as_tuple(given: Any) -> tuple[AbstractConstraint, ...]:
     return given if isinstance(given, tuple) else (given,)
 
 
-class CP(AbstractModel, TangentProducts, Compressible):
+class CP(AbstractModel, TangentProducts, Compressible, ContractsFirst):
     """A sum of `rank` components, each the product of one profile per mode.
 
     Parameters
@@ -148,7 +155,7 @@ class CP(AbstractModel, TangentProducts, Compressible):
             onto = tuple(None if u is None else jnp.sqrt(u) for u in tensor.rows)
         scaled = [f if u is None else f * u.astype(f.dtype)[:, None] for f, u in zip(own, onto, strict=True)]
         if tensor.bases is None:
-            right = contract.mttkrp(tensor.blocks, scaled, axis)
+            right = contract.mttkrp(tensor.blocks, scaled, axis, tensor.contracted)
         else:
             right = lowrank.mttkrp(tensor.blocks[0], tensor.bases, scaled, axis)
         # A scale or a weight rounded to float32 would bias every entry the same way, and with it the objective.
@@ -172,6 +179,10 @@ class CP(AbstractModel, TangentProducts, Compressible):
     def settles_quickly(self) -> bool:
         """Whether few sweeps on all data are enough: they are."""
         return True
+
+    def contracts_first(self, tensor: Tensor) -> bool:
+        """Return that they do."""
+        return tensor.core is None
 
     def compressible_axes(self, tensor: Tensor) -> tuple[bool, ...]:
         """Return that all may."""

@@ -27,6 +27,7 @@ from tensorspec.coupling.links import link_value
 from tensorspec.models.base import AbstractModel
 from tensorspec.problem import Factors, Problem
 from tensorspec.solvers.base import rounding
+from tensorspec.solvers.dimension_tree import contracted_ahead, without_contracted
 from tensorspec.solvers.dispatch import joint_solver
 from tensorspec.solvers.feasible import put_on
 from tensorspec.solvers.question import ask, doubled_loss
@@ -115,6 +116,8 @@ def init_state(model: AbstractModel, program: Program, problem: Problem, factors
 def _one_sweep(model: AbstractModel, program: Program, problem: Problem, state: SweepState) -> tuple[SweepState, Any]:
     midway = begun(program, problem, state)
     for index, block in enumerate(program.blocks):
+        ready = contracted_ahead(model, program.blocks, index, midway.tensors, midway.factors)
+        midway = midway._replace(tensors=ready)
         present = Problem(midway.tensors, problem.constraints, problem.links)
         questions = [ask(model, present, midway.factors, mode, block.modes, block.scored) for mode in block.modes]
         value = None
@@ -122,6 +125,7 @@ def _one_sweep(model: AbstractModel, program: Program, problem: Problem, state: 
             whole = Problem(midway.tensors, state.constraints, problem.links)
             value = _value_of(model, whole, midway.factors, block.modes)
         midway = stepped(program, problem, state, midway, index, questions, value)
+        midway = midway._replace(tensors=without_contracted(midway.tensors, block))
     losses = [t.square_norm if t.loss is None else doubled_loss(model, t, midway.factors) for t in midway.tensors]
     return ended(program, problem, state, midway, misfit_of(midway, losses))
 
