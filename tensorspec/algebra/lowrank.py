@@ -129,8 +129,9 @@ def compress(
     order = len(sketches)
     chosen = [axis for axis in range(order) if sketches[axis] is not None]
     sizes = [sum(block.shape[0] for block in blocks), *blocks[0].shape[1:]]
-    # The data have to be walked as they lie: unfolded along the first axis, or along the last.
-    first = next((axis for axis in (0, order - 1) if axis in chosen), chosen[0])
+    # The data have to be walked as they lie: unfolded along the first axis, or along the last; the longer one, as what
+    # has to be made orthonormal is as long as all others together.
+    first = max((axis for axis in (0, order - 1) if axis in chosen), key=lambda axis: sizes[axis], default=chosen[0])
     sketch = sketches[first]
     assert sketch is not None
     core, basis = (_first_axis if first == 0 else _other_axis)(blocks, sizes, first, sketch.astype(dtype), roots, dtype)
