@@ -39,6 +39,7 @@ from tensorspec.scale import ScalePlan
 from tensorspec.solvers.adaptive import adaptive_mode
 from tensorspec.solvers.base import AbstractAnySolver, AbstractJointSolver
 from tensorspec.solvers.dispatch import choose_solvers
+from tensorspec.solvers.repeats import with_repeats
 from tensorspec.solvers.sweep import Program
 
 __all__ = ["Gathered", "gather"]
@@ -215,6 +216,7 @@ def _gather(
         name for key in keys if isinstance(losses[key], AbstractDivergence) for name in built[key].depends_on
     } & set(shapes)
     blocks, solver_name, why = choose_solvers(scale_plan, resolved, per_row, chosen, bounded)
+    blocks = with_repeats(blocks, resolved, shapes, per_row) if chosen is None else blocks
     blocks = with_few_repeats(blocks, cleaned, chosen)
     why += by_counts(cleaned)
     if any(block.scored for block in blocks):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
 import jax
@@ -84,7 +84,7 @@ class HALS(AbstractSolver):
     def step(self, block: Block, state: Any) -> tuple[list[Float[Array, "size rank"]], Any]:
         """Go through the columns `inner` times; every column step is an exact minimisation."""
         rank = block.factors[0].shape[1]
-        members = []
+        members: list[tuple[Any, Array, ModeConstraints]] = []
         for equations, factor, constraints in zip(block.equations, block.factors, block.constraints, strict=True):
             assert isinstance(equations, NormalEquations)
             touching = constraints.touching(factor)
@@ -93,23 +93,21 @@ class HALS(AbstractSolver):
                 members.append(((gram, weights), equations.right.T, constraints))
                 continue
             full = with_quadratic(equations, touching, factor.shape[0])
+            if full.gram.ndim == 2 and block.norms is None:
+                members.append((*_solved(full.gram, full.right.T, factor.dtype), constraints))
+                continue
             members.append((full.gram.astype(factor.dtype), full.right.T, constraints))
         norms = block.norms
         if norms is not None:
             norms = [norm.astype(factor.dtype) for norm, factor in zip(norms, block.factors, strict=True)]
 
         def one_column(column: Array, current: tuple[Array, ...]) -> tuple[Array, ...]:
-            free = [
-                _linear_and_curvature(gram, right, rows, column)
-                for (gram, right, _), rows in zip(members, current, strict=True)
-            ]
-            constraints = [item[2] for item in members]
-            plain = [
-                _plain_column(linear, curvature, rows[column], rule, column)
-                for (linear, curvature), rows, rule in zip(free, current, constraints, strict=True)
-            ]
+            both = list(zip(members, current, strict=True))
+            plain = [_plain_column(*member, rows, column) for member, rows in both]
             if norms is not None:
-                held = _held_columns(free, [rows[column] for rows in current], constraints, norms, column)
+                free = [_linear_and_curvature(gram, right, rows, column) for (gram, right, _), rows in both]
+                rules = [rule for _, _, rule in members]
+                held = _held_columns(free, [rows[column] for rows in current], rules, norms, column)
                 plain = [
                     jnp.where(norm[column] > 0, sphere, loose)
                     for norm, sphere, loose in zip(norms, held, plain, strict=True)
@@ -143,9 +141,42 @@ def _linear_and_curvature(
     return right[column] - jnp.einsum("nr,rn->n", weights, rows) + curvature * own, curvature
 
 
-def _plain_column(linear: Array, curvature: Array, own: Array, constraints: ModeConstraints, column: Array) -> Array:
-    """Return the exact minimiser of the column, free in norm."""
+class _Solved(NamedTuple):
+    """What is left of a Gram matrix where the equation of every column is solved for that column.
+
+    Attributes
+    ----------
+    others
+        Shape (rank, rank): how much of each column goes into another one.
+    step
+        Shape (rank,): one over the curvature, zero for a column without.
+    """
+
+    others: Array
+    step: Array
+
+
+def _solved(gram: Array, right: Array, dtype: Any) -> tuple[_Solved, Array]:
+    """Return equations solved for each column, and their right-hand sides; so a column costs no more than a product."""
+    curvature = jnp.diagonal(gram)
     alive = curvature > 0
+    step = jnp.where(alive, 1 / jnp.where(alive, curvature, 1), 0)
+    # A column whose partner died keeps its shape: what goes into it is itself.
+    apart = jnp.eye(len(gram), dtype=bool)
+    others = jnp.where(apart, jnp.where(alive, 0, -1)[:, None], gram * step[:, None])
+    step = step.astype(dtype)
+    return _Solved(others.astype(dtype), step), right.astype(dtype) * step[:, None]
+
+
+def _plain_column(
+    gram: _Solved | Array | tuple[Array, Array], right: Array, constraints: ModeConstraints, rows: Array, column: Array
+) -> Array:
+    """Return the exact minimiser of the column, free in norm."""
+    if isinstance(gram, _Solved):
+        into = jax.lax.dynamic_index_in_dim(gram.others, column, 0, keepdims=False)
+        return constraints.prox(right[column] - into @ rows, gram.step[column], column)
+    linear, curvature = _linear_and_curvature(gram, right, rows, column)
+    own, alive = rows[column], curvature > 0
     step = 1 / jnp.where(alive, curvature, 1)
     best = constraints.prox(linear * step, step, column)
     # Without curvature nothing is known: a row without data is zero, a column whose partner died keeps its shape.
