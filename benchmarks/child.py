@@ -68,7 +68,8 @@ def memory(job: Mapping[str, Any]) -> dict[str, float]:
         workload = load(folder)
         # The call as it is typed, from the start that it chooses itself.
         method = Tensorspec(workload)
-        ts.fit(method.data, method.model, loss=method.loss, max_sweeps=job["sweeps"], progress=False)
+        result = ts.fit(method.data, method.model, loss=method.loss, max_sweeps=job["sweeps"], progress=False)
+        dict(result.provenance)  # waits for the hash of the data, which are held until it is there
         return workload.stored
 
     fit()
