@@ -23,7 +23,7 @@ __all__ = ["build_tensor", "on_device", "traced"]
 def traced(leaf: Any) -> Any:
     """Return a number of a constraint as traced data, so that another value never compiles again."""
     if isinstance(leaf, (float, np.ndarray, np.floating)):
-        return jnp.asarray(leaf, jnp.float64)
+        return jax.device_put(np.asarray(leaf, np.float64))
     return leaf
 
 
@@ -70,15 +70,15 @@ def build_tensor(
     return Tensor(
         modes=names,
         blocks=blocks,
-        scale=jnp.asarray(scale, jnp.float64),
-        weight=jnp.asarray(weight, jnp.float64),
+        scale=jax.device_put(np.asarray(scale, np.float64)),
+        weight=jax.device_put(np.asarray(weight, np.float64)),
         rows=tuple(None if row is None else jnp.asarray(row, jnp.float64) for row in entry.rows),
         dense=()
         if isinstance(stored, Surveyed) and stored.blocks.dense
         else None
         if dense is None
         else (on_device(dense),),
-        square_norm=jnp.asarray(square, jnp.float64),
+        square_norm=jax.device_put(np.asarray(square, np.float64)),
         loss=None if loss is None else jax.tree.map(traced, loss),
         seen=seen,
         operators=operators,

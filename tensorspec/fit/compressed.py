@@ -138,7 +138,7 @@ def as_reduced(tensor: Tensor) -> Reduced | None:
 
 def carried(state: SweepState) -> SweepState:
     """Return the state of a run on compressed data as one on all data, whose objective the first sweep will say."""
-    unknown = jnp.asarray(jnp.inf, jnp.float64)
+    unknown = jax.device_put(np.asarray(np.inf, np.float64))
     return dataclasses.replace(state, objective=unknown, misfit=unknown, **beginning())
 
 

@@ -103,10 +103,12 @@ def finish(
     digest = None if all(_is_own(item) for item in gathered.clean.values()) else hashed()
     found = with_operators(problem, run.state.operators)
     solved = Problem(found.tensors, run.state.constraints, problem.links)
+    ruled = {mode: rule for mode, rule in run.state.constraints.items() if rule.members}
     if judge is None:
-        value, _, squares = objective(gathered.model, solved, run.state.factors)
+        value, squares, violations = _last_look(gathered.model, solved, ruled, run.state.factors)
     else:
         value, squares = judge(solved, run.state.factors)
+        violations = _violations(ruled, run.state.factors)
     fixed = {mode: rule.fixed_columns for mode, rule in problem.constraints.items()}
     numbered = (
         isinstance(start, From)
@@ -146,7 +148,7 @@ def finish(
         else None,
         recipe=recipe,
         provenance=Provenance(
-            _provenance(gathered, run, seed, began, plan, rescale, answer.order, start)
+            _provenance(gathered, seed, began, plan, rescale, answer.order, start, violations)
             | {"operators": parameters_found(keys, found)}
             | dict(more or {})
             | {
@@ -296,21 +298,26 @@ def _violations(rules: Any, factors: Any) -> Any:
     return {mode: rule.violation(factors[mode]) for mode, rule in rules.items()}
 
 
+@eqx.filter_jit
+def _last_look(model: AbstractModel, problem: Problem, rules: Any, factors: Any) -> tuple[Any, list[Any], Any]:
+    """Return objective, twice the loss of each tensor, and the violation of each mode, in one program."""
+    value, _, squares = objective(model, problem, factors)
+    return value, squares, _violations(rules, factors)
+
+
 def _provenance(
     gathered: Gathered,
-    run: Run,
     seed: int,
     began: float,
     plan: Mapping[str, int],
     rescale: bool,
     order: Mapping[str, np.ndarray],
     start: Any,
+    violations: Mapping[str, Any],
 ) -> dict[str, Any]:
     device = jax.devices()[0]
     likelihood = any(isinstance(tensor.loss, AbstractDivergence) for tensor in gathered.problem.tensors)
     keys = list(gathered.names)
-    ruled = {mode: rule for mode, rule in run.state.constraints.items() if rule.members}
-    violations = {mode: float(value) for mode, value in _violations(ruled, run.state.factors).items()}
     return {
         "seed": int(seed),
         "versions": versions(),
@@ -333,7 +340,7 @@ def _provenance(
         "misfit_curvatures": [None if np.isnan(value) else value for value in gathered.curvatures],
         "carriers": dict(zip(keys, gathered.program.plan.carriers, strict=True)),
         "constraints_as_solved": gathered.strengths,
-        "violations": violations,
+        "violations": {mode: float(value) for mode, value in violations.items()},
         "component_order": _numbers(order),
         "warnings": list(gathered.warnings),
     }

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
 from tensorspec.algebra.normal_equations import NormalEquations
@@ -108,13 +109,14 @@ class SweepState(eqx.Module):
 
 def beginning() -> dict[str, Array]:
     """Return what a state says of extrapolation and stop before the first sweep."""
+    # Numbers of numpy: those of Python would be converted by programs of their own, which have to be compiled.
     return {
-        "momentum": jnp.asarray(_START, jnp.float64),
-        "cap": jnp.asarray(1.0, jnp.float64),
-        "plain": jnp.asarray(True),
-        "quiet": jnp.asarray(0, jnp.int32),
-        "status": jnp.asarray(RUNNING, jnp.int32),
-        "sweeps": jnp.asarray(0, jnp.int32),
+        "momentum": jax.device_put(np.asarray(_START, np.float64)),
+        "cap": jax.device_put(np.asarray(1.0, np.float64)),
+        "plain": jax.device_put(np.asarray(True)),
+        "quiet": jax.device_put(np.asarray(0, np.int32)),
+        "status": jax.device_put(np.asarray(RUNNING, np.int32)),
+        "sweeps": jax.device_put(np.asarray(0, np.int32)),
     }
 
 

@@ -21,6 +21,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from tensorspec.coupling.links import link_value
@@ -156,7 +157,7 @@ def judged(
 
 @partial(jax.jit, static_argnames=("program", "static", "length"))
 def _compiled(
-    arrays: Any, problem: Any, tol: Array, limit: Array, *, program: Program, static: Static, length: int
+    arrays: Any, problem: Any, tol: Any, limit: Any, *, program: Program, static: Static, length: int
 ) -> tuple[Any, Array, Array]:
     model, problem_static, state_static = static.trees
     problem = eqx.combine(problem, problem_static)
@@ -206,8 +207,8 @@ def run_chunk(
     arrays, kept, tried = _compiled(
         arrays,
         dynamic,
-        jnp.asarray(tol, jnp.float64),
-        jnp.asarray(min(limit, length), jnp.int32),
+        np.float64(tol),
+        np.int32(min(limit, length)),
         program=program,
         static=Static(model, problem_static, state_static),
         length=length,
