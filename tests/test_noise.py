@@ -13,6 +13,7 @@ from tensorspec.noise import (
     NoiseModel,
     estimate_noise,
     mean_noise_variance,
+    noise_at_a_glance,
     poisson_marginals,
     poisson_scale,
     undo_poisson_scale,
@@ -563,3 +564,22 @@ def test_average_of_nothing_and_of_noise_free_data():
     clean = expected_counts("eels", 60, 40, 100)
     assert 0 <= mean_noise_variance(clean, None, 3, None)[0] < 1e-20 * (clean**2).mean()
     assert 0 <= mean_noise_variance(clean.astype(np.float32), None, 3, None)[0] < 1e-12 * (clean**2).mean()
+
+
+KINDS = {
+    "counts": lambda expected, rng: rng.poisson(expected),
+    "counts of a tenth": lambda expected, rng: rng.poisson(0.1 * expected),
+    "gain of two": lambda expected, rng: 2 * rng.poisson(expected / 2),
+    "read-out noise": lambda expected, rng: rng.poisson(expected) + rng.normal(0, 1.0, expected.shape),
+    "shared by neighbours": lambda expected, rng: (lambda a: (a + np.roll(a, 1, axis=1)) / 2)(rng.poisson(expected)),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_glance_recognises_counts_as_a_long_look_does(kind):
+    rng = np.random.default_rng(5)
+    expected = rng.gamma(2.0, 1.0, (3000, 3)) @ rng.gamma(2.0, 1.0, (3, 500))
+    data = xr.DataArray(KINDS[kind](expected, rng).astype(np.float32), dims=("x", "energy_loss"))
+    glance, look = noise_at_a_glance(data), estimate_noise(data)
+    assert glance.is_counts == look.is_counts == kind.startswith("counts")
+    assert glance.gain == pytest.approx(look.gain, abs=0.05 * look.gain + 0.02)

@@ -20,7 +20,7 @@ from tensorspec.losses.base import AbstractDivergence, AbstractLoss, AbstractRob
 from tensorspec.losses.least_squares import LeastSquares
 from tensorspec.losses.likelihood import Poisson
 from tensorspec.modes import ModeLabels
-from tensorspec.noise import NoiseModel, estimate_noise
+from tensorspec.noise import NoiseModel, estimate_noise, noise_at_a_glance
 from tensorspec.recipe import constructor_repr
 from tensorspec.solution import Fit
 from tensorspec.solvers.dispatch import BlockPlan, joint_solver
@@ -130,7 +130,9 @@ def _are_counts(key: str, tensor: xr.DataArray, share: float) -> list[str]:
             "means the number of events in each entry, before any scaling, averaging or calibration"
         )
     try:
-        noise = NoiseModel.from_attrs(tensor.attrs) or estimate_noise(tensor)
+        noise = NoiseModel.from_attrs(tensor.attrs) or noise_at_a_glance(tensor)
+        # Most data are counts, and a glance is enough; what a warning says is looked at closely.
+        noise = noise if noise.is_counts else NoiseModel.from_attrs(tensor.attrs) or estimate_noise(tensor)
     except TensorspecError:  # too few values to tell
         return notes
     if not noise.is_counts:

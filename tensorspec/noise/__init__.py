@@ -2,6 +2,7 @@
 
 from tensorspec.noise.average import mean_noise_variance as mean_noise_variance
 from tensorspec.noise.estimate import estimate_noise as estimate_noise
+from tensorspec.noise.estimate import noise_at_a_glance as noise_at_a_glance
 from tensorspec.noise.model import NoiseModel as NoiseModel
 from tensorspec.noise.poisson import poisson_marginals as poisson_marginals
 from tensorspec.noise.poisson import poisson_scale as poisson_scale

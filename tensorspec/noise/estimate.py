@@ -10,9 +10,11 @@ from tensorspec.noise.model import NoiseModel
 from tensorspec.noise.residual import NoiseSample, sample_noise
 from tensorspec.noise.unfold import as_numbers, check_mask, unfold
 
-__all__ = ["difference_noise", "estimate_noise"]
+__all__ = ["difference_noise", "estimate_noise", "noise_at_a_glance"]
 
 MOST_VALUES = 2**21
+# What tells counts from other data, an eighth of it, takes a tenth of the time.
+GLANCE_VALUES, GLANCE_ROWS = 2**18, 256
 ROUNDS = 3
 LAGS = 4
 SYSTEMATIC = 0.02
@@ -71,7 +73,29 @@ def estimate_noise(data: xr.DataArray, rank: int | None = None, *, mask: xr.Data
     as_numbers(data)
     if rank is not None and (isinstance(rank, bool) or not isinstance(rank, int | np.integer) or rank < 1):
         raise InvalidArgument(f"estimate_noise: rank is {rank!r}; expected a positive integer, or None to choose it.")
-    matrix, valid, length = unfold(data, MOST_VALUES, check_mask(data, mask))
+    return _from_matrix(*unfold(data, MOST_VALUES, check_mask(data, mask)), rank)
+
+
+def noise_at_a_glance(data: xr.DataArray) -> NoiseModel:
+    """Return what `estimate_noise` does, from a quarter of a million values: good enough to recognise counts.
+
+    Raises
+    ------
+    InvalidData
+        As `estimate_noise`.
+
+    Examples
+    --------
+    >>> counts = np.random.default_rng(0).poisson(3.0, (2000, 400))
+    >>> noise_at_a_glance(xr.DataArray(counts, dims=("x", "energy_loss"))).is_counts
+    True
+    """
+    as_numbers(data)
+    return _from_matrix(*unfold(data, GLANCE_VALUES, None, GLANCE_ROWS), None)
+
+
+def _from_matrix(matrix: np.ndarray, valid: np.ndarray, length: int, rank: int | None) -> NoiseModel:
+    """Return the noise of samples x channels, as `unfold` gives them."""
     if valid.sum() < 3:
         raise InvalidData("noise cannot be estimated from fewer than three valid values.")
     if not matrix.any():
@@ -226,7 +250,7 @@ def _correlations(sample: NoiseSample, gain: float, read: float, positions: np.n
         result[there] += array[here]
         return result
 
-    observed = np.array([np.einsum("ij,ij->", white[:, here], white[:, there]) for here, there in pairs])
+    observed = np.array([np.einsum("ij,ij->", _columns(white, here), _columns(white, there)) for here, there in pairs])
     observed[1:] *= 2
     moved = [shifted(right, lag) for lag in range(lags + 1)]
     inner = [right.T @ one for one in moved]
@@ -241,6 +265,13 @@ def _correlations(sample: NoiseSample, gain: float, read: float, positions: np.n
     except np.linalg.LinAlgError:
         return np.zeros(0)
     return solution[1:] / solution[0] if solution[0] > 0 else np.zeros(0)
+
+
+def _columns(values: np.ndarray, index: np.ndarray) -> np.ndarray:
+    """Return some columns, ascending; a view where none is left out between them, as a copy would take longest here."""
+    if len(index) and index[-1] - index[0] + 1 == len(index):
+        return values[:, index[0] : index[-1] + 1]
+    return values[:, index]
 
 
 def _pairs(positions: np.ndarray, length: int, lag: int) -> tuple[np.ndarray, np.ndarray]:

@@ -77,7 +77,9 @@ def check_mask(data: xr.DataArray, mask: object) -> xr.DataArray | None:
     return mask
 
 
-def unfold(data: xr.DataArray, most: int, mask: xr.DataArray | None = None) -> tuple[np.ndarray, np.ndarray, int]:
+def unfold(
+    data: xr.DataArray, most: int, mask: xr.DataArray | None = None, fewest: int = 1024
+) -> tuple[np.ndarray, np.ndarray, int]:
     """Return samples x channels as float64, at most about ``most`` values of them.
 
     Parameters
@@ -85,10 +87,12 @@ def unfold(data: xr.DataArray, most: int, mask: xr.DataArray | None = None) -> t
     data : DataArray
         Any order, numpy-, dask- or sparse-backed.
     most : int
-        Number of values above which rows are subsampled; 1024 rows are kept in any case. Where less than a quarter of
-        these hold anything, they are taken from those that do.
+        Number of values above which rows are subsampled. Where less than a quarter of these hold anything, they are
+        taken from those that do.
     mask : DataArray of bool, optional
         True = use; may lack dimensions of the data.
+    fewest : int
+        Number of rows that are kept in any case.
 
     Returns
     -------
@@ -109,7 +113,7 @@ def unfold(data: xr.DataArray, most: int, mask: xr.DataArray | None = None) -> t
     ordered = data.transpose(*rows, *rest)
     shape = tuple(ordered.sizes[dim] for dim in rows)
     count, channels = math.prod(shape), math.prod(ordered.sizes[dim] for dim in rest)
-    most_rows = max(1024, most // max(channels, 1))
+    most_rows = max(fewest, most // max(channels, 1))
     plain = None if mask is None else mask.drop_vars(mask.coords)
     picked = pick_rows(count, most_rows)
     matrix, valid = _rows(ordered, plain, rows, shape, picked if len(picked) < count else None)
