@@ -214,3 +214,12 @@ def test_a_block_that_cannot_be_fitted_is_named_as_in_one_process(monkeypatch, c
             surveyed(monkeypatch, data, here=here, **options)
         lines.append(str(caught.value))
     assert lines[0] == lines[1] and "\n" not in lines[0]
+
+
+def test_an_open_file_is_refused_before_anything_is_read(monkeypatch, client, tmp_path):
+    h5py, dask_array = pytest.importorskip("h5py"), pytest.importorskip("dask.array")
+    with h5py.File(tmp_path / "data.h5", "w") as file:
+        store = file.create_dataset("data", data=DATA.values)
+        data = DATA.copy(data=dask_array.from_array(store, chunks=(2, X, E)))
+        with pytest.raises(ts.errors.InvalidArgument, match="cannot be sent to the workers of the dask client"):
+            ts.fit(data, ts.NMF(R), **OPTIONS)
