@@ -6,8 +6,9 @@ import dataclasses
 import time
 import warnings
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from math import prod
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -31,8 +32,27 @@ BINNED = 2**25
 _SWEEPS, _TOL = 500, 1e-6
 
 
-class Call(NamedTuple):
-    """What `fit` was called with, checked."""
+@dataclass(frozen=True, kw_only=True)
+class Call:
+    """What `fit` was called with, checked.
+
+    Attributes
+    ----------
+    losses
+        Of each tensor.
+    mask, modes, weights, solver, start, progress, checkpoint, rescale
+        As the user gave them.
+    restarts
+        Number of starts.
+    limits
+        When a fit ends.
+    seed
+        What random starts are drawn from.
+    recipe
+        The settings of the call as JSON.
+    began
+        When it was called, on the monotonic clock.
+    """
 
     losses: dict[str, AbstractLoss]
     mask: Any

@@ -144,20 +144,20 @@ def fit(
     recipe = _recipe(model, losses, solver, start, modes, weights, restarts, max_sweeps, tol, seed, rescale)
     if wanted(tensors, blocks):
         call = Call(
-            losses,
-            mask,
-            modes,
-            weights,
-            solver,
-            start,
-            count,
-            limits,
-            seed,
-            progress,
-            checkpoint,
-            rescale,
-            recipe,
-            began,
+            losses=losses,
+            mask=mask,
+            modes=modes,
+            weights=weights,
+            solver=solver,
+            start=start,
+            restarts=count,
+            limits=limits,
+            seed=seed,
+            progress=progress,
+            checkpoint=checkpoint,
+            rescale=rescale,
+            recipe=recipe,
+            began=began,
         )
         return fit_in_blocks(tensors, model, call, fit)
     plan = check_memory(tensors, masked=mask is not None)

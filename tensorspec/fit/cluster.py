@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -28,6 +28,8 @@ __all__ = ["Cluster", "users_client"]
 
 # How often a block is tried again whose worker was lost or whose read failed.
 _RETRIES = 3
+# From how many blocks at a time what was found is fetched.
+_GROUP = 32
 
 
 def users_client() -> Any:
@@ -77,14 +79,74 @@ class Cluster:
         except (TensorspecError, KeyboardInterrupt):
             raise
         except BaseException as error:
-            if getattr(self._client, "status", "") == "running" and not _says_lost(error):
-                raise
-            self.lost = True
-            warnings.warn(
-                f"the scheduler of the dask client was lost ({type(error).__name__}): the best so far is returned",
-                stacklevel=2,
-            )
+            self._note_lost(error, "the best so far is returned")
             raise Stopped from error
+
+    def in_order(self, work: Callable[[Place], Any], places: Sequence[Place]) -> Iterator[Any]:
+        """Yield what work finds in every block, in the order of the blocks.
+
+        What is found waits on the workers for its turn, so that this process holds little of it at a time.
+
+        Parameters
+        ----------
+        work
+            What is done: a dataclass that takes a place.
+        places
+            The blocks.
+
+        Raises
+        ------
+        TensorspecError
+            Of the first block that has one.
+        """
+        done = 0
+        if not self.lost:
+            try:
+                for found in self._in_turn(work, places):
+                    yield found
+                    done += 1
+            except (TensorspecError, KeyboardInterrupt, GeneratorExit):
+                raise
+            except BaseException as error:
+                # Nothing has been fitted yet that could be returned.
+                self._note_lost(error, "the data are read in this process")
+        yield from map(work, places[done:])
+
+    def _note_lost(self, error: BaseException, what: str) -> None:
+        """Warn that the scheduler was lost and what happens now, or raise an error that says nothing of the kind."""
+        if getattr(self._client, "status", "") == "running" and not _says_lost(error):
+            raise error
+        self.lost = True
+        kind = type(error).__name__
+        warnings.warn(f"the scheduler of the dask client was lost ({kind}): {what}", stacklevel=3)
+
+    def _in_turn(self, work: Callable[[Place], Any], places: Sequence[Place]) -> Iterator[Any]:
+        common = self._sent(work)
+        waiting = [self._client.submit(_alone, common, place, pure=False, retries=_RETRIES) for place in places]
+        while waiting:
+            group, waiting = waiting[:_GROUP], waiting[_GROUP:]
+            found: Iterable[Any]
+            try:
+                found = self._client.gather(group)
+            except TensorspecError:
+                # Of several blocks that fail the first in order is named, whichever failed first.
+                found = (future.result() for future in group)
+            for item in found:
+                if isinstance(item, TensorspecError):
+                    raise item
+                yield item
+
+    def _sent(self, work: Any) -> Any:
+        """Return work as all workers have it."""
+        # JAX would read double precision as single where it arrives; numpy does not.
+        try:
+            (common,) = self._client.scatter([_with_arrays(work, np.asarray)], broadcast=True, hash=False)
+        except TypeError as error:
+            raise InvalidArgument(
+                "the data cannot be sent to the workers of the dask client, as an open h5py file cannot; open them so "
+                "that every worker can (zarr, or a file by its path: ts.load(path, lazy=True)), or close the client"
+            ) from error
+        return common
 
     def _spread(
         self,
@@ -95,14 +157,7 @@ class Cluster:
         watch: Callable[[float], None],
     ) -> tuple[list[tuple[np.ndarray, Any]], Parts]:
         client = self._client
-        # JAX would read double precision as single where it arrives; numpy does not.
-        try:
-            (common,) = client.scatter([_with_arrays(work, np.asarray)], broadcast=True, hash=False)
-        except TypeError as error:
-            raise InvalidArgument(
-                "the data cannot be sent to the workers of the dask client, as an open h5py file cannot; open them so "
-                "that every worker can (zarr, or a file by its path: ts.load(path, lazy=True)), or close the client"
-            ) from error
+        common = self._sent(work)
         all_rows = [rows_of(place) for place in places]
         options = {"pure": False, "retries": _RETRIES}
         found = [
@@ -132,7 +187,21 @@ def _one(work: Work, place: Place, rows: np.ndarray, own: Sequence[np.ndarray]) 
         return jax.tree.map(np.asarray, _with_arrays(work, jnp.asarray)(place, rows, own, Room()))
 
 
-def _with_arrays(work: Work, kind: Callable[[Any], Any]) -> Work:
+def _alone(work: Any, place: Place) -> Any:
+    """Do work with one block that needs nothing but its place, on a worker; return what is wrong with its data.
+
+    A store that could not be read is another matter: that may go well where the block is tried again.
+    """
+    with jax.enable_x64(True):
+        try:
+            return _with_arrays(work, jnp.asarray)(place)
+        except TensorspecError as error:
+            if error.__cause__ is not None:
+                raise
+            return error
+
+
+def _with_arrays(work: Any, kind: Callable[[Any], Any]) -> Any:
     """Return work with its arrays as those of numpy or of JAX."""
 
     def turned(leaf: Any) -> Any:

@@ -104,6 +104,7 @@ def fit_in_blocks(
     bins = None if given else bins_for(inside, behind.labels[mode].shape)
     plan = _memory_plan(inside, model, behind, mode, entries, bins)
     masks = by_tensor(call.mask, list(tensors), "mask", None)
+    cluster = None if client is None else Cluster(client)
     with jax.enable_x64(True), Progress(call.progress, 1, call.limits) as bar:
         began = time.monotonic()
         found, places, leader = survey(
@@ -115,12 +116,13 @@ def fit_in_blocks(
             bins,
             entries,
             bar.passed,
+            map if cluster is None else cluster.in_order,
         )
         options = (call.losses, {k: m for k, m in masks.items() if m is not None}, call.modes, call.weights)
         gathered = gather(tensors, model, *options, call.solver, call.rescale, found)
         refuse_solvers(gathered, mode)
         sources = [found[key].blocks if key in found else None for key in tensors]
-        each = one_by_one if client is None else Cluster(client)
+        each = one_by_one if cluster is None else cluster
         streamed = Streamed(gathered.model, gathered.program, mode, places, leader.rows, sources, bar.passed, each)
         streamed.passes, streamed.seconds = 1, [round(time.monotonic() - began, 3)]
         gathered = _with_references(gathered, streamed, found)

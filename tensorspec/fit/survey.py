@@ -1,12 +1,13 @@
 """The first pass over data that come in blocks: whether they can be fitted, their totals, and a binned copy.
 
-Everything that `clean` finds out of data in memory is found block by block here.  The binned copy, which is small, is
-what a fit begins with; sums of counts are counts, so that it is as good a start for a likelihood.
+Everything that `clean` finds out of data in memory is found block by block here, where the blocks are read, and added
+up in their order.  The binned copy, which is small, is what a fit begins with; sums of counts are counts, so that it is
+as good a start for a likelihood.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import prod
 from typing import Any
 
@@ -15,9 +16,11 @@ import xarray as xr
 
 from tensorspec.algebra.blocks import BlockSource, Place
 from tensorspec.errors import InvalidData, UnknownMode, suggest
+from tensorspec.fit.block_findings import BlockFindings, Surveying
 from tensorspec.fit.surveyed import Surveyed
-from tensorspec.losses.base import AbstractLoss
+from tensorspec.losses.base import AbstractLoss, AbstractRobustLoss
 from tensorspec.losses.least_squares import LeastSquares
+from tensorspec.losses.likelihood import Poisson
 from tensorspec.modes import ModeLabels
 from tensorspec.shared_modes import check_coordinates
 from tensorspec.solvers.tensor_blocks import TensorBlocks
@@ -37,6 +40,7 @@ def survey(
     bins: int | None,
     entries: int,
     watch: Callable[[float, int], None] = lambda share, number: None,
+    answers: Callable[[Surveying, Sequence[Place]], Iterable[list[BlockFindings]]] = map,
 ) -> tuple[dict[str, Surveyed], list[Place], BlockSource]:
     """Read all tensors once.
 
@@ -52,6 +56,9 @@ def survey(
         About how many entries a block may have.
     watch
         Called after every block with the share that is done.
+    answers
+        What looks at all blocks and returns what it found in each, in their order: one after the other in this process,
+        or on the machines of a cluster.
 
     Returns
     -------
@@ -88,10 +95,18 @@ def survey(
     every = max(1, -(-leader.shape[0] // _SAMPLED))
     for item in found.values():
         item.begin(sizes, bins)
-    for count, place in enumerate(leader.places):
-        rows = leader.rows(place)
-        for key, item in found.items():
-            item.add(place, rows, losses[key], bins or 1, max(every, leader.shape[0] * prod(item.shape[1:]) // _SAMPLE))
+    rows = leader.shape[0]
+    work = Surveying(
+        tuple(found),
+        tuple(item.blocks for item in found.values()),
+        # Others need no loss there, and may hold as much as the data (sigma).
+        tuple(losses[key] if isinstance(losses[key], (Poisson, AbstractRobustLoss)) else None for key in found),
+        tuple(max(every, rows * prod(item.shape[1:]) // _SAMPLE) for item in found.values()),
+        bins,
+    )
+    for count, findings in enumerate(answers(work, leader.places)):
+        for item, own in zip(found.values(), findings, strict=True):
+            item.add(own)
         watch((count + 1) / len(leader.places), 1)
     for key, item in found.items():
         item.close(losses[key], bins, sizes)

@@ -8,12 +8,10 @@ from dataclasses import replace
 from math import prod
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
-from tensorspec.algebra.blocks import Place
 from tensorspec.errors import InvalidArgument, InvalidData
+from tensorspec.fit.block_findings import BlockFindings, summed
 from tensorspec.fit.validate import CleanTensor
 from tensorspec.losses.base import AbstractDivergence, AbstractLoss, AbstractRobustLoss, EntryWeights
 from tensorspec.losses.least_squares import LeastSquares
@@ -153,96 +151,26 @@ class Surveyed:
         self.reference = None
         return EntryWeights(tuple(rows), None, 1 / mean)
 
-    def add(self, place: Place, rows: np.ndarray, loss: AbstractLoss, bins: int, every: int) -> None:
-        """Add what a block holds."""
-        values, valid = self.blocks.values(place)
-        gaps = self.blocks.gaps and valid is not None and bool(valid.all())
-        known = None if gaps else valid
-        weight = None
-        if self.blocks.sigma is not None:
-            self._check_sigma(place, valid, values.shape)
-            weight = self.blocks.weights(place, valid, values.shape)
-        flat = [own if k else (None if own is None else own[rows]) for k, own in enumerate(self.row_masks)]
-        total, square, low, high, whole, sums = _totals(values, known)
-        if not np.isfinite(square):
-            self._refuse(values, place)
-        self.total, self.square = self.total + total, self.square + square
+    def add(self, found: BlockFindings) -> None:
+        """Add what a block holds; blocks are added in their order, so that sums do not depend on who read them."""
+        self.total, self.square = self.total + found.total, self.square + found.square
         self.low, self.high, self.whole = (
-            min(self.low, float(low)),
-            max(self.high, float(high)),
-            self.whole + float(whole),
+            min(self.low, found.low),
+            max(self.high, found.high),
+            self.whole + float(found.whole),
         )
-        for axis, own in enumerate(sums):
-            if axis:
-                self.marginals[axis] += own
-            else:
-                self.marginals[0][rows] = own
-        self._note_measured(rows, known, flat, values.shape)
-        if weight is not None:
-            self.precision += float(weight.sum())
-            self.reference_sum += float(np.sum(weight * np.square(values, dtype=float)))
-        elif isinstance(loss, Poisson):
-            self.reference_sum += float(_entropy(jnp.asarray(values)))
-        elif isinstance(loss, AbstractRobustLoss):
-            cost = loss.entries(jnp.asarray(values, float), jnp.zeros(values.shape))
-            self.reference_sum += float(jnp.sum(cost))
-        picked = np.flatnonzero(rows % every == 0)
-        if len(picked):
-            self.sampled.append((values[picked].copy(), None if known is None else np.asarray(known)[picked]))
-        if self.binned is not None:
-            self._bin(place, values, known, flat[0], bins)
-
-    def _note_measured(
-        self, rows: np.ndarray, valid: np.ndarray | None, flat: Sequence[np.ndarray | None], shape: tuple[int, ...]
-    ) -> None:
-        if valid is None:
-            along = [np.ones(n, bool) if own is None else own > 0 for n, own in zip(shape, flat, strict=True)]
-            self.count += int(prod(int(own.sum()) for own in along))
-        else:
-            self.missing += int(valid.size - np.count_nonzero(valid))
-            self.count += int(np.count_nonzero(valid))
-            along = [valid.any(axis=tuple(k for k in range(self.ndim) if k != axis)) for axis in range(self.ndim)]
-        self.measured[0][rows] |= along[0]
+        self.count, self.missing = self.count + found.count, self.missing + found.missing
+        self.precision, self.reference_sum = self.precision + found.precision, self.reference_sum + found.reference
+        self.marginals[0][found.rows] = found.marginals[0]
+        self.measured[0][found.rows] |= found.measured[0]
         for axis in range(1, self.ndim):
-            self.measured[axis] |= along[axis]
-
-    def _refuse(self, values: np.ndarray, place: Place) -> None:
-        where = ", ".join(f"{own.start}:{own.stop}" for own in place)
-        infinite = int(np.isinf(values).sum())
-        if infinite:
-            raise InvalidData(
-                f"tensor {self.name!r} holds {infinite} infinite values in the pixels [{where}]; mask them "
-                "(mask=np.isfinite(data)) or set them to NaN, which means missing"
-            )
-        raise InvalidData(
-            f"tensor {self.name!r} is NaN in {int(np.isnan(values).sum())} entries of the pixels [{where}] where the "
-            "mask says True (use); set the mask to False there, or give no mask: NaN means missing"
-        )
-
-    def _check_sigma(self, place: Place, valid: np.ndarray | None, shape: tuple[int, ...]) -> None:
-        assert self.blocks.sigma is not None
-        sigma = np.broadcast_to(self.blocks.sigma.read(place), shape)
-        used = sigma if valid is None else sigma[valid]
-        if not (np.isfinite(used).all() and (used > 0).all()):
-            raise InvalidArgument(
-                f"LeastSquares(sigma=...): {int(np.sum(~(used > 0)))} of {used.size} standard deviations of valid "
-                "entries are not positive numbers; mask those entries or give them a value"
-            )
-
-    def _bin(
-        self, place: Place, values: np.ndarray, valid: np.ndarray | None, pixels: np.ndarray | None, bins: int
-    ) -> None:
-        assert self.binned is not None
-        region = tuple(slice(own.start // bins, -(-own.stop // bins)) for own in place)
-        sizes = [own.stop - own.start for own in place]
-        starts = [own.start for own in place]
-        self.binned[region] += _summed(values.reshape(*sizes, *self.shape[1:]), starts, bins)
-        counts = np.ones((len(values), *self.bin_counts.shape[len(place) :]), np.float32)
-        if valid is not None:
-            counts = valid.astype(np.float32)
-        elif pixels is not None:
-            counts = counts * pixels.astype(np.float32).reshape(-1, *[1] * (self.ndim - 1))
-        self.bin_counts[region] += _summed(counts.reshape(*sizes, *counts.shape[1:]), starts, bins)
+            self.marginals[axis] += found.marginals[axis]
+            self.measured[axis] |= found.measured[axis]
+        if found.sampled is not None:
+            self.sampled.append(found.sampled)
+        if self.binned is not None and found.binned is not None and found.bin_counts is not None:
+            self.binned[found.region] += found.binned
+            self.bin_counts[found.region] += found.bin_counts
 
     def begin(self, sizes: Sequence[int], bins: int | None) -> None:
         """Make room for the binned copy."""
@@ -275,7 +203,7 @@ class Surveyed:
         else:
             self.reference = self.square
         if self.binned is not None and bins is not None:
-            full = _summed(np.ones(tuple(sizes), np.float32), [0] * len(sizes), bins)
+            full = summed(np.ones(tuple(sizes), np.float32), [0] * len(sizes), bins)
             full = full.reshape(*full.shape, *[1] * (self.ndim - 1))
             with np.errstate(invalid="ignore", divide="ignore"):
                 self.binned *= (full if isinstance(loss, AbstractDivergence) else 1.0) / self.bin_counts
@@ -286,61 +214,3 @@ class Surveyed:
         for own in (*self.marginals, np.asarray([self.square])):
             digest.update(np.ascontiguousarray(own).tobytes())
         self.digest = f"of its totals: {digest.hexdigest()}"
-
-
-def _totals(values: np.ndarray, valid: np.ndarray | None) -> tuple[float, float, float, float, int, list[np.ndarray]]:
-    """Return sum, sum of squares, lowest, highest, how many whole numbers, and the sums over all axes but one.
-
-    Values that are not valid are zero.  Numpy does this several times faster than XLA on a processor.
-    """
-    counts = values.dtype.kind in "iu"
-    wide: Any = (np.int64 if values.dtype.kind == "i" else np.uint64) if counts else np.float64
-    axes = range(values.ndim)
-    sums = [values.sum(axis=tuple(k for k in axes if k != axis), dtype=wide).astype(float) for axis in axes]
-    if valid is None:
-        low, high = float(values.min()), float(values.max())
-    else:
-        low = float(values.min(where=valid, initial=values.max()))
-        high = float(values.max(where=valid, initial=values.min()))
-    flat = values.reshape(len(values), -1)
-    # Sums of squares of small counts are whole numbers that single precision holds.
-    short = counts and max(abs(low), abs(high)) ** 2 * flat.shape[1] < 2**24
-    square, step = 0.0, max(2**21 // flat.shape[1], 1)
-    for k in range(0, len(flat), step):
-        piece = flat[k : k + step].astype(np.float32 if short else np.float64)
-        square += float(np.einsum("ij,ij->i", piece, piece).sum(dtype=float))
-    size = values.size if valid is None else int(np.count_nonzero(valid))
-    whole = size if counts else int(np.count_nonzero((values == np.rint(values)) & (True if valid is None else valid)))
-    return float(sums[0].sum()), square, low, high, whole, sums
-
-
-@jax.jit
-def _entropy(values: Any) -> Any:
-    wide = values.astype(jnp.float64)
-    return jnp.sum(jnp.where(wide > 0, wide * jnp.log(jnp.where(wide > 0, wide, 1)), 0))
-
-
-def _summed(values: np.ndarray, starts: Sequence[int], bins: int) -> np.ndarray:
-    """Return sums over bins of the leading axes, in single precision.
-
-    Parameters
-    ----------
-    values
-        Part of an array.
-    starts
-        Where it begins there, along each of the axes that are binned.
-    bins
-        Points of a bin; the first one begins at the start of the array.
-    """
-    for axis, start in reversed(list(enumerate(starts))):
-        size = values.shape[axis]
-        first = start // bins
-        out = np.zeros(
-            (*values.shape[:axis], -(-(start + size) // bins) - first, *values.shape[axis + 1 :]), np.float32
-        )
-        for k in range(min(bins, size)):
-            part = values[(slice(None),) * axis + (slice(k, None, bins),)]
-            begin = (start + k) // bins - first
-            out[(slice(None),) * axis + (slice(begin, begin + part.shape[axis]),)] += part
-        values = out
-    return values
