@@ -21,7 +21,7 @@ from tensorspec.losses.base import AbstractLoss, AbstractRobustLoss
 from tensorspec.losses.likelihood import Poisson
 from tensorspec.solvers.tensor_blocks import TensorBlocks
 
-__all__ = ["BlockFindings", "Surveying", "summed"]
+__all__ = ["BlockFindings", "Surveying", "chosen_rows", "summed"]
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,8 @@ class BlockFindings:
         For each axis, which of its points have a valid entry.
     sampled
         Some rows and which of their entries are valid; None where no row is looked at.
+    kept
+        The same of the rows that a fit begins with.
     region
         Which bins the block has part of.
     binned, bin_counts
@@ -63,6 +65,7 @@ class BlockFindings:
     marginals: list[np.ndarray]
     measured: list[np.ndarray]
     sampled: tuple[np.ndarray, np.ndarray | None] | None
+    kept: tuple[np.ndarray, np.ndarray | None] | None
     region: Place
     binned: np.ndarray | None
     bin_counts: np.ndarray | None
@@ -82,6 +85,8 @@ class Surveying:
         Of each tensor, of how many rows one is kept.
     bins
         How many pixels, along every dimension, become one; None for no bins.
+    share
+        Share of the rows that a fit begins with.
     """
 
     names: tuple[str, ...]
@@ -89,6 +94,7 @@ class Surveying:
     costs: tuple[AbstractLoss | None, ...]
     steps: tuple[int, ...]
     bins: int | None
+    share: float = 0.0
 
     def __call__(self, place: Place) -> list[BlockFindings]:
         """Return what a block of each tensor holds.
@@ -99,11 +105,37 @@ class Surveying:
             When the block cannot be read, or holds what no fit can take.
         """
         each = zip(self.names, self.sources, self.costs, self.steps, strict=True)
-        return [_look_at(name, blocks, place, cost, step, self.bins) for name, blocks, cost, step in each]
+        return [_look_at(name, blocks, place, cost, step, self.bins, self.share) for name, blocks, cost, step in each]
+
+
+def chosen_rows(rows: np.ndarray, share: float) -> np.ndarray:
+    """Return which rows are kept: as good as drawn at random, the same ones wherever and however they are read.
+
+    Examples
+    --------
+    >>> rows = np.arange(100_000)
+    >>> chosen = chosen_rows(rows, 0.1)
+    >>> bool(abs(chosen.mean() - 0.1) < 0.005), bool(chosen_rows(rows, 1.0).all())
+    (True, True)
+    >>> bool((chosen_rows(rows[500:600], 0.1) == chosen[500:600]).all())
+    True
+    """
+    mixed = rows.astype(np.uint64)
+    # The finaliser of MurmurHash3: every bit of a number goes into every bit of the result.
+    for factor in (0xFF51AFD7ED558CCD, 0xC4CEB9FE1A85EC53):
+        mixed = (mixed ^ (mixed >> np.uint64(33))) * np.uint64(factor)
+    mixed ^= mixed >> np.uint64(33)
+    return (mixed >> np.uint64(11)) * 2.0**-53 < share
 
 
 def _look_at(
-    name: str, blocks: TensorBlocks, place: Place, cost: AbstractLoss | None, step: int, bins: int | None
+    name: str,
+    blocks: TensorBlocks,
+    place: Place,
+    cost: AbstractLoss | None,
+    step: int,
+    bins: int | None,
+    share: float,
 ) -> BlockFindings:
     rows = blocks.source.rows(place)
     values, valid = blocks.values(place)
@@ -130,6 +162,9 @@ def _look_at(
     sampled = None
     if len(picked):
         sampled = values[picked].copy(), None if known is None else np.asarray(known)[picked]
+    kept = None
+    if share > 0 and (picked := np.flatnonzero(chosen_rows(rows, share))).size:
+        kept = values[picked].copy(), None if known is None else np.asarray(known)[picked]
     region, binned, bin_counts = place, None, None
     if bins is not None:
         region = tuple(slice(own.start // bins, -(-own.stop // bins)) for own in place)
@@ -148,6 +183,7 @@ def _look_at(
         marginals=marginals,
         measured=measured,
         sampled=sampled,
+        kept=kept,
         region=region,
         binned=binned,
         bin_counts=bin_counts,

@@ -1,4 +1,4 @@
-"""A fit of data that are larger than memory: a pass that bins, a fit of what is binned, then passes over all data.
+"""A fit of data that are larger than memory: a first pass, a fit of some pixels, then passes over all data.
 
 The sweeps over all data are those of data in memory (`solvers/streamed.py`); what differs is what they begin from.  A
 first pass finds out what `clean` finds out of data in memory, and sums bins of pixels.  A fit of these, in memory,
@@ -27,7 +27,7 @@ from tensorspec.algebra.blocks import ENTRIES
 from tensorspec.coupling.links import link_value
 from tensorspec.errors import NotEnoughMemory
 from tensorspec.fit.behind import Behind, find_modes_behind
-from tensorspec.fit.binned import Call, bins_for, fit_binned, spread_out
+from tensorspec.fit.binned import Call, bins_for, fit_rows, share_of_rows, spread_out
 from tensorspec.fit.block_refusals import mode_in_blocks, refuse, refuse_solvers, warn_of_chunks
 from tensorspec.fit.cluster import Cluster, users_client
 from tensorspec.fit.gather import Gathered, gather
@@ -81,7 +81,7 @@ def fit_in_blocks(
     tensors, model, call
         As `fit` has checked them.
     in_memory
-        What fits the binned data: `fit` itself.
+        What fits some of the data: `fit` itself.
 
     Raises
     ------
@@ -102,7 +102,8 @@ def fit_in_blocks(
     entries = max(most // len(inside), 1)
     given = isinstance(call.start, From)
     bins = None if given else bins_for(inside, behind.labels[mode].shape)
-    plan = _memory_plan(inside, model, behind, mode, entries, bins)
+    share = 0.0 if given else share_of_rows(inside, behind.labels[mode].shape)
+    plan = _memory_plan(inside, model, behind, mode, entries, bins, share)
     masks = by_tensor(call.mask, list(tensors), "mask", None)
     cluster = None if client is None else Cluster(client)
     with jax.enable_x64(True), Progress(call.progress, 1, call.limits) as bar:
@@ -117,6 +118,7 @@ def fit_in_blocks(
             entries,
             bar.passed,
             map if cluster is None else cluster.in_order,
+            share,
         )
         options = (call.losses, {k: m for k, m in masks.items() if m is not None}, call.modes, call.weights)
         gathered = gather(tensors, model, *options, call.solver, call.rescale, found)
@@ -127,7 +129,7 @@ def fit_in_blocks(
         streamed.passes, streamed.seconds = 1, [round(time.monotonic() - began, 3)]
         gathered = _with_references(gathered, streamed, found)
         stored = _checkpoint(call, gathered)
-        run, notes = _run(tensors, gathered, model, call, streamed, found, mode, bins, stored, bar, in_memory)
+        run, notes = _run(tensors, gathered, model, call, streamed, found, mode, bins, share, stored, bar, in_memory)
         often = passes_of_a_sweep(gathered.program, gathered.problem, mode)
         squares: list[float] = []
 
@@ -162,6 +164,7 @@ def _memory_plan(
     mode: str,
     entries: int,
     bins: int | None,
+    share: float,
 ) -> dict[str, int]:
     """Return the memory plan in bytes, and refuse what will not fit."""
     sizes = {name: labels.size for name, labels in behind.labels.items()}
@@ -175,7 +178,8 @@ def _memory_plan(
     if bins is not None:
         pixels = prod(-(-size // bins) for size in behind.labels[mode].shape)
         width = sum(tensor.size for tensor in tensors.values()) // sizes[mode]
-        plan[f"copy binned {bins}-fold, and its fit"] = 3 * 4 * pixels * width
+        plan[f"copy binned {bins}-fold"] = 3 * 4 * pixels * width
+        plan["points drawn at random, and their fit"] = int(4 * 4 * share * sizes[mode] * width)
     have, need = available_memory(), sum(plan.values())
     if have is not None and need > have:
         lines = "; ".join(f"{what} {size / 2**30:.2f} GiB" for what, size in plan.items())
@@ -225,6 +229,7 @@ def _run(
     found: Mapping[str, Surveyed],
     mode: str,
     bins: int | None,
+    share: float,
     stored: Checkpoint | None,
     bar: Progress,
     in_memory: Callable[..., Fit],
@@ -247,11 +252,12 @@ def _run(
         state = streamed.first_state(problem, start_factors(gathered, *starts[0]))
         begun = Run(state, [float(state.objective)])
     else:
-        small = fit_binned(tensors, gathered, model, call, mode, bins, found, in_memory)
-        start = From(spread_out(small, gathered, mode, bins, found))
+        small = fit_rows(tensors, gathered, model, call, mode, share, found, in_memory)
+        start = From(spread_out(small, tensors, gathered, mode, bins, found))
         state = streamed.after_pixels(problem, start_factors(gathered, start, call.seed))
         begun = Run(state, [float(state.objective)])
-        notes = f", after {small.sweeps} sweeps on data binned {bins}-fold"
+        rows = small.modes[mode].size
+        notes = f", after {small.sweeps} sweeps on {rows} points of mode {mode!r} drawn at random"
         if small.status in (Status.INTERRUPTED, Status.TIME_LIMIT):
             begun.status = small.status
             return begun, notes

@@ -1,8 +1,8 @@
 """The first pass over data that come in blocks: whether they can be fitted, their totals, and a binned copy.
 
 Everything that `clean` finds out of data in memory is found block by block here, where the blocks are read, and added
-up in their order.  The binned copy, which is small, is what a fit begins with; sums of counts are counts, so that it is
-as good a start for a likelihood.
+up in their order.  Rows drawn at random and a binned copy, which are small, are what a fit begins with; sums of counts
+are counts, so that bins are as good a start for a likelihood.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ def survey(
     entries: int,
     watch: Callable[[float, int], None] = lambda share, number: None,
     answers: Callable[[Surveying, Sequence[Place]], Iterable[list[BlockFindings]]] = map,
+    share: float = 0.0,
 ) -> tuple[dict[str, Surveyed], list[Place], BlockSource]:
     """Read all tensors once.
 
@@ -59,6 +60,8 @@ def survey(
     answers
         What looks at all blocks and returns what it found in each, in their order: one after the other in this process,
         or on the machines of a cluster.
+    share
+        Share of the rows that are kept for a fit to begin with.
 
     Returns
     -------
@@ -103,13 +106,14 @@ def survey(
         tuple(losses[key] if isinstance(losses[key], (Poisson, AbstractRobustLoss)) else None for key in found),
         tuple(max(every, rows * prod(item.shape[1:]) // _SAMPLE) for item in found.values()),
         bins,
+        share,
     )
     for count, findings in enumerate(answers(work, leader.places)):
         for item, own in zip(found.values(), findings, strict=True):
             item.add(own)
         watch((count + 1) / len(leader.places), 1)
     for key, item in found.items():
-        item.close(losses[key], bins, sizes)
+        item.close(losses[key])
     return found, list(leader.places), leader
 
 

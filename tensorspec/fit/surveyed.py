@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from tensorspec.errors import InvalidArgument, InvalidData
-from tensorspec.fit.block_findings import BlockFindings, summed
+from tensorspec.fit.block_findings import BlockFindings, chosen_rows
 from tensorspec.fit.validate import CleanTensor
 from tensorspec.losses.base import AbstractDivergence, AbstractLoss, AbstractRobustLoss, EntryWeights
 from tensorspec.losses.least_squares import LeastSquares
@@ -47,8 +47,10 @@ class Surveyed:
         of its own has to find it.
     sample
         Some rows.
+    rows_kept
+        Those that a fit begins with, NaN where an entry is not valid.
     binned
-        Sums over bins of pixels, divided by the share of each that is valid; NaN where nothing is.
+        Means over bins of pixels; NaN where nothing is valid.
     digest
         Hash of the totals.
     """
@@ -64,6 +66,7 @@ class Surveyed:
         self.missing = 0
         self.reference: float | None = None
         self.sampled: list[tuple[np.ndarray, np.ndarray | None]] = []
+        self.kept: list[tuple[np.ndarray, np.ndarray, np.ndarray | None]] = []
         self.binned: np.ndarray | None = None
         self.digest = ""
 
@@ -103,6 +106,24 @@ class Surveyed:
         if self.blocks.dense and self.sampled[0][1] is not None:
             valid = np.concatenate([np.asarray(own) for _, own in self.sampled])
         return CleanTensor(values, valid, self.clean.rms, self.count)
+
+    def rows_kept(self, share: float) -> np.ndarray:
+        """Return the rows that a fit begins with, shape (rows, ...), NaN where an entry is not valid."""
+        single = self.dtype.kind in "biu" or self.dtype == np.float32
+        parts = []
+        for rows, values, valid in self.kept:
+            part = values.astype(np.float32 if single else np.float64)
+            if valid is not None:
+                part[~valid] = np.nan
+            own = self.row_masks[0]
+            if own is not None:
+                part[own[rows[chosen_rows(rows, share)]] == 0] = np.nan
+            parts.append(part)
+        found = np.concatenate(parts)
+        for axis, own in enumerate(self.row_masks[1:], start=1):
+            if own is not None:
+                found[(*[slice(None)] * axis, own == 0)] = np.nan
+        return found
 
     def entry_weights(self, loss: AbstractLoss, normalise: bool) -> EntryWeights:
         """Return the weights of the entries, as the loss gives them to data in memory; dense ones stay in blocks."""
@@ -168,6 +189,8 @@ class Surveyed:
             self.measured[axis] |= found.measured[axis]
         if found.sampled is not None:
             self.sampled.append(found.sampled)
+        if found.kept is not None:
+            self.kept.append((found.rows, *found.kept))
         if self.binned is not None and found.binned is not None and found.bin_counts is not None:
             self.binned[found.region] += found.binned
             self.bin_counts[found.region] += found.bin_counts
@@ -180,7 +203,7 @@ class Surveyed:
             self.binned = np.zeros((*first, *self.shape[1:]), np.float32)
             self.bin_counts = np.zeros((*first, *rest), np.float32)
 
-    def close(self, loss: AbstractLoss, bins: int | None, sizes: Sequence[int]) -> None:
+    def close(self, loss: AbstractLoss) -> None:
         """Draw what follows from all blocks."""
         if not self.count:
             raise InvalidData(f"tensor {self.name!r} has no valid entry: every one is NaN or masked")
@@ -202,11 +225,9 @@ class Surveyed:
             self.reference = self.reference_sum
         else:
             self.reference = self.square
-        if self.binned is not None and bins is not None:
-            full = summed(np.ones(tuple(sizes), np.float32), [0] * len(sizes), bins)
-            full = full.reshape(*full.shape, *[1] * (self.ndim - 1))
+        if self.binned is not None:
             with np.errstate(invalid="ignore", divide="ignore"):
-                self.binned *= (full if isinstance(loss, AbstractDivergence) else 1.0) / self.bin_counts
+                self.binned /= self.bin_counts
             for axis, own in enumerate(self.row_masks[1:], start=self.binned.ndim - self.ndim + 1):
                 if own is not None:
                     self.binned[(*[slice(None)] * axis, own == 0)] = np.nan

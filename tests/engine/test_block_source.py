@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from tensorspec.algebra.blocks import BlockSource
 from tensorspec.errors import InvalidData
-from tensorspec.fit.surveyed import _summed
+from tensorspec.fit.block_findings import summed
 
 VALUES = np.arange(7 * 9 * 5, dtype=np.uint16).reshape(7, 9, 5)
 
@@ -88,7 +88,7 @@ def test_bins_of_pieces_add_up(bins, cut, across):
     whole = np.zeros((-(-7 // bins), -(-9 // bins), 5), np.float32)
     for y in (slice(0, cut), slice(cut, 7)):
         for x in (slice(0, across), slice(across, 9)):
-            part = _summed(VALUES[y, x], [y.start, x.start], bins)
+            part = summed(VALUES[y, x], [y.start, x.start], bins)
             whole[y.start // bins : -(-y.stop // bins), x.start // bins : -(-x.stop // bins)] += part
     expected = np.add.reduceat(np.add.reduceat(VALUES, range(0, 7, bins), axis=0), range(0, 9, bins), axis=1)
     np.testing.assert_array_equal(whole, expected)
