@@ -27,7 +27,7 @@ from tensorspec.algebra.blocks import ENTRIES
 from tensorspec.coupling.links import link_value
 from tensorspec.errors import NotEnoughMemory
 from tensorspec.fit.behind import Behind, find_modes_behind
-from tensorspec.fit.binned import Call, bins_for, fit_rows, share_of_rows, spread_out
+from tensorspec.fit.binned import Call, bins_for, fit_rows, pixels_need_bins, share_of_rows, spread_out
 from tensorspec.fit.block_refusals import mode_in_blocks, refuse, refuse_solvers, warn_of_chunks
 from tensorspec.fit.cluster import Cluster, users_client
 from tensorspec.fit.gather import Gathered, gather
@@ -101,7 +101,8 @@ def fit_in_blocks(
     most = ENTRIES if client is None else max(ENTRIES, min(size // _TASKS, _LARGEST))
     entries = max(most // len(inside), 1)
     given = isinstance(call.start, From)
-    bins = None if given else bins_for(inside, behind.labels[mode].shape)
+    binning = not given and pixels_need_bins(model, call, mode)
+    bins = bins_for(inside, behind.labels[mode].shape) if binning else None
     share = 0.0 if given else share_of_rows(inside, behind.labels[mode].shape)
     plan = _memory_plan(inside, model, behind, mode, entries, bins, share)
     masks = by_tensor(call.mask, list(tensors), "mask", None)
@@ -179,7 +180,8 @@ def _memory_plan(
         pixels = prod(-(-size // bins) for size in behind.labels[mode].shape)
         width = sum(tensor.size for tensor in tensors.values()) // sizes[mode]
         plan[f"copy binned {bins}-fold"] = 3 * 4 * pixels * width
-        plan["points drawn at random, and their fit"] = int(4 * 4 * share * sizes[mode] * width)
+    if share > 0:
+        plan["points drawn at random, and their fit"] = int(4 * 4 * share * sum(t.size for t in tensors.values()))
     have, need = available_memory(), sum(plan.values())
     if have is not None and need > have:
         lines = "; ".join(f"{what} {size / 2**30:.2f} GiB" for what, size in plan.items())
@@ -247,7 +249,7 @@ def _run(
         ones = {name: jnp.ones(shape, gathered.dtype) for name, shape in gathered.shapes.items()}
         begun = run_from_arrays(content, streamed.rough_state(problem, ones))
         notes = ", gone on with from a checkpoint"
-    elif bins is None:
+    elif share == 0:
         starts = make_starts(call.start, gathered, 1, call.seed)
         state = streamed.first_state(problem, start_factors(gathered, *starts[0]))
         begun = Run(state, [float(state.objective)])
