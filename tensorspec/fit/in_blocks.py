@@ -256,7 +256,14 @@ def _run(
     else:
         small = fit_rows(tensors, gathered, model, call, mode, share, found, in_memory)
         start = From(spread_out(small, tensors, gathered, mode, bins, found))
-        state = streamed.after_pixels(problem, start_factors(gathered, start, call.seed))
+        try:
+            state = streamed.after_pixels(problem, start_factors(gathered, start, call.seed))
+        except KeyboardInterrupt as stop:
+            stop.add_note(
+                f"stopped in the second pass over the data, which solves mode {mode!r} for the first time: no maps "
+                "could be returned yet, and nothing was written; the same call begins anew"
+            )
+            raise
         begun = Run(state, [float(state.objective)])
         rows = small.modes[mode].size
         notes = f", after {small.sweeps} sweeps on {rows} points of mode {mode!r} drawn at random"

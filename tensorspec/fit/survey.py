@@ -108,10 +108,19 @@ def survey(
         bins,
         share,
     )
-    for count, findings in enumerate(answers(work, leader.places)):
-        for item, own in zip(found.values(), findings, strict=True):
-            item.add(own)
-        watch((count + 1) / len(leader.places), 1)
+    done, places = 0, leader.places
+    try:
+        for findings in answers(work, places):
+            for item, own in zip(found.values(), findings, strict=True):
+                item.add(own)
+            done += 1
+            watch(done / len(places), 1)
+    except KeyboardInterrupt as stop:
+        stop.add_note(
+            f"stopped in the first pass over the data, after {done} of {len(places)} blocks: nothing has been fitted "
+            "yet and nothing was written; the same call begins anew"
+        )
+        raise
     for key, item in found.items():
         item.close(losses[key])
     return found, list(leader.places), leader

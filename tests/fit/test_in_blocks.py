@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 
 import tensorspec as ts
 from tensorspec.fit.block_findings import chosen_rows
+from tensorspec.solvers import loop
+from tensorspec.solvers.tensor_blocks import TensorBlocks
 
 pytest.importorskip("dask")
 binned = importlib.import_module("tensorspec.fit.binned")
@@ -237,6 +239,47 @@ def test_rows_to_begin_with_are_those_of_the_data(monkeypatch):
         assert 0 < chosen.sum() < Y * X
         # Blocks are two pixels high and three wide: rows come in their order.
         np.testing.assert_array_equal(np.sort(seen["rows"], axis=0), np.sort(flat[chosen], axis=0))
+
+
+@pytest.mark.parametrize(("reads", "said"), [(4, "first pass over the data, after 4 of 9"), (11, "second pass")])
+def test_ctrl_c_before_there_are_maps_says_how_far_it_came(monkeypatch, tmp_path, reads, said):
+    monkeypatch.setattr(in_blocks, "ENTRIES", 4 * E)
+    original, done = TensorBlocks.values, []
+
+    def stopping(self, place):
+        if len(done) == reads:
+            raise KeyboardInterrupt
+        done.append(place)
+        return original(self, place)
+
+    monkeypatch.setattr(TensorBlocks, "values", stopping)
+    checkpoint = tmp_path / "fit.npz"
+    with pytest.raises(KeyboardInterrupt) as stop:
+        fit(lazy(EELS, 2, 2), ts.NMF(R), blocks=True, checkpoint=checkpoint)
+    assert said in " ".join(stop.value.__notes__) and "nothing was written" in stop.value.__notes__[0]
+    assert not list(tmp_path.iterdir())
+
+
+def test_ctrl_c_in_the_fit_of_some_pixels_returns_maps(monkeypatch):
+    monkeypatch.setattr(in_blocks, "ENTRIES", 12 * E)
+    original, calls = loop.run_chunk, []
+
+    def stopping(*arguments):
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return original(*arguments)
+
+    monkeypatch.setattr(loop, "run_chunk", stopping)
+    stopped = fit(lazy(EELS), ts.NMF(R), blocks=True, tol=1e-12)
+    assert stopped.status is ts.Status.INTERRUPTED and stopped.sweeps <= 1
+    # The pixels were solved for the spectra that were there, and the objective is that of all data.
+    assert stopped.maps().shape == (R, Y, X) and float(stopped.maps().std()) > 0
+    assert stopped.objective == pytest.approx(0.5 * float((stopped.residual() ** 2).sum()) / rms2(EELS), rel=1e-6)
+
+
+def rms2(data):
+    return float((data**2).mean())
 
 
 def test_a_matrix_takes_one_pass_a_sweep(monkeypatch):
