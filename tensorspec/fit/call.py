@@ -13,7 +13,7 @@ import numpy as np
 import xarray as xr
 
 from tensorspec.errors import InvalidArgument
-from tensorspec.fit.binned import Call
+from tensorspec.fit.checked_call import Call
 from tensorspec.fit.compressed import AUTO
 from tensorspec.fit.gather import gather
 from tensorspec.fit.in_blocks import fit_in_blocks, wanted

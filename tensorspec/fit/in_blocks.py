@@ -1,9 +1,8 @@
 """A fit of data that are larger than memory: a first pass, a fit of some pixels, then passes over all data.
 
 The sweeps over all data are those of data in memory (`solvers/streamed.py`); what differs is what they begin from.  A
-first pass finds out what `clean` finds out of data in memory, and sums bins of pixels.  A fit of these, in memory,
-gives factors of every mode that are right but for what binning hides; a second pass solves the pixels, and with the
-third everything has been updated.
+first pass finds out what `clean` finds out of data in memory, and keeps some pixels.  A fit of these, in memory, gives
+the factors of all other modes; a second pass solves all pixels for them, and with the third everything has been updated.
 """
 
 from __future__ import annotations
@@ -27,8 +26,9 @@ from tensorspec.algebra.blocks import ENTRIES
 from tensorspec.coupling.links import link_value
 from tensorspec.errors import NotEnoughMemory
 from tensorspec.fit.behind import Behind, find_modes_behind
-from tensorspec.fit.binned import Call, bins_for, fit_rows, pixels_need_bins, share_of_rows, spread_out
 from tensorspec.fit.block_refusals import mode_in_blocks, refuse, refuse_solvers, warn_of_chunks
+from tensorspec.fit.block_start import bins_for, fit_rows, pixels_need_bins, share_of_rows, spread_out
+from tensorspec.fit.checked_call import Call
 from tensorspec.fit.cluster import Cluster, users_client
 from tensorspec.fit.gather import Gathered, gather
 from tensorspec.fit.progress import Progress

@@ -132,7 +132,7 @@ def assert_same_survey(found, expected):
 def test_the_first_pass_runs_on_the_workers_and_finds_the_same(monkeypatch, client, tmp_path, case):
     monkeypatch.setattr(in_blocks, "ENTRIES", 2 * X * E)
     # Bins of 3 x 3 pixels in blocks of two rows: bins are put together from blocks.
-    monkeypatch.setattr(importlib.import_module("tensorspec.fit.binned"), "BINNED", 8 * E)
+    monkeypatch.setattr(importlib.import_module("tensorspec.fit.block_start"), "BINNED", 8 * E)
     keep = xr.DataArray(np.random.default_rng(2).random(DATA.shape) > 0.2, dims=DATA.dims)
     sigma = xr.DataArray(np.random.default_rng(3).uniform(0.5, 2, DATA.shape), dims=DATA.dims)
     data, options = noting(tmp_path), {}

@@ -15,7 +15,7 @@ from tensorspec.solvers import loop
 from tensorspec.solvers.tensor_blocks import TensorBlocks
 
 pytest.importorskip("dask")
-binned = importlib.import_module("tensorspec.fit.binned")
+block_start = importlib.import_module("tensorspec.fit.block_start")
 in_blocks = importlib.import_module("tensorspec.fit.in_blocks")
 streamed = importlib.import_module("tensorspec.solvers.streamed")
 
@@ -173,7 +173,7 @@ def few_rows(monkeypatch):
     """Blocks of four pixels, bins of 2 x 2, and about half of the pixels to begin with."""
     monkeypatch.setattr(in_blocks, "ENTRIES", 12 * E)
     for name, value in {"BINNED": 3 * 3 * E, "ROWS": 16 * E, "_FEWEST": 10}.items():
-        monkeypatch.setattr(binned, name, value)
+        monkeypatch.setattr(block_start, name, value)
 
 
 def test_a_start_of_its_own_ends_where_memory_ends(few_rows):
@@ -210,7 +210,7 @@ def test_pixels_need_not_resemble_their_neighbours(monkeypatch):
     data = xr.DataArray(counts, dims=("y", "x", "energy_loss"))
     monkeypatch.setattr(in_blocks, "ENTRIES", 6 * side * channels)
     for name in ("ROWS", "BINNED"):
-        monkeypatch.setattr(binned, name, side**2 // 8 * channels)
+        monkeypatch.setattr(block_start, name, side**2 // 8 * channels)
     blocks = fit(data.chunk({"y": 6}), ts.NMF(rank), blocks=True, max_sweeps=1, tol=0.0)
     best = fit(data, ts.NMF(rank), blocks=False, tol=1e-9).objective
     assert blocks.provenance["passes"] == 4
@@ -220,10 +220,10 @@ def test_pixels_need_not_resemble_their_neighbours(monkeypatch):
 
 def test_rows_to_begin_with_are_those_of_the_data(monkeypatch):
     monkeypatch.setattr(in_blocks, "ENTRIES", 12 * E)
-    monkeypatch.setattr(binned, "ROWS", 10 * E)
-    monkeypatch.setattr(binned, "_FEWEST", 10)
+    monkeypatch.setattr(block_start, "ROWS", 10 * E)
+    monkeypatch.setattr(block_start, "_FEWEST", 10)
     seen = {}
-    original = binned.fit_rows
+    original = block_start.fit_rows
 
     def watched(tensors, gathered, model, call, mode, share, found, in_memory):
         seen.update(share=share, rows=found["data"].rows_kept(share))

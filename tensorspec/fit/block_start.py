@@ -11,7 +11,6 @@ import dataclasses
 import time
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from math import prod
 from typing import Any
 
@@ -21,61 +20,23 @@ import xarray as xr
 from tensorspec.constraints.nonnegative import Box, NonNegative
 from tensorspec.constraints.simplex import SumToOne
 from tensorspec.constraints.sparse import Sparse
+from tensorspec.fit.checked_call import Call
 from tensorspec.fit.core import cores_given
 from tensorspec.fit.gather import Gathered
 from tensorspec.fit.surveyed import Surveyed
 from tensorspec.fit.validate import by_tensor
-from tensorspec.losses import AbstractLoss, LeastSquares
+from tensorspec.losses import LeastSquares
 from tensorspec.models.base import AbstractModel
 from tensorspec.models.cp import CP
 from tensorspec.solution import Fit
 from tensorspec.solvers.hals import HALS
-from tensorspec.solvers.loop import Limits
 
-__all__ = ["Call", "bins_for", "fit_rows", "pixels_need_bins", "share_of_rows", "spread_out"]
+__all__ = ["bins_for", "fit_rows", "pixels_need_bins", "share_of_rows", "spread_out"]
 
 # Entries of the rows and of the binned copy, over all tensors, at most; but no fewer rows than that.
 ROWS, BINNED, _FEWEST = 2**24, 2**24, 256
 # These data merely resemble all data: when their fit ends.
 _SWEEPS, _TOL = 500, 1e-6
-
-
-@dataclass(frozen=True, kw_only=True)
-class Call:
-    """What `fit` was called with, checked.
-
-    Attributes
-    ----------
-    losses
-        Of each tensor.
-    mask, modes, weights, solver, start, progress, checkpoint, rescale
-        As the user gave them.
-    restarts
-        Number of starts.
-    limits
-        When a fit ends.
-    seed
-        What random starts are drawn from.
-    recipe
-        The settings of the call as JSON.
-    began
-        When it was called, on the monotonic clock.
-    """
-
-    losses: dict[str, AbstractLoss]
-    mask: Any
-    modes: Any
-    weights: Any
-    solver: Any
-    start: Any
-    restarts: int
-    limits: Limits
-    seed: int
-    progress: bool | str
-    checkpoint: Any
-    rescale: bool
-    recipe: dict[str, Any]
-    began: float
 
 
 def bins_for(tensors: Mapping[str, xr.DataArray], shape: tuple[int, ...]) -> int:
