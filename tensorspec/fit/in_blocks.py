@@ -2,7 +2,8 @@
 
 The sweeps over all data are those of data in memory (`solvers/streamed.py`); what differs is what they begin from.  A
 first pass finds out what `clean` finds out of data in memory, and keeps some pixels.  A fit of these, in memory, gives
-the factors of all other modes; a second pass solves all pixels for them, and with the third everything has been updated.
+the factors of all other modes; a second pass solves all pixels for them, and with the third everything has been
+updated.
 """
 
 from __future__ import annotations
