@@ -2,7 +2,8 @@
 
 Rows of the first mode (pixels) come in blocks of whole spectra.  What a fit asks of the data are sums over the rows, or
 one answer a row, so that larger data only mean more blocks, and data in memory are one block.  Blocks follow the
-chunks of the store, so that every chunk is read once a pass.
+chunks of the store, so that every chunk is read once a pass; where the whole spectra of a chunk are more than a block
+may hold, they are held as they are stored while the blocks in them take turns.
 """
 
 from __future__ import annotations
@@ -16,11 +17,13 @@ import numpy as np
 
 from tensorspec.errors import InvalidData
 
-__all__ = ["ENTRIES", "BlockSource", "Place", "plain_type"]
+__all__ = ["ENTRIES", "HELD", "BlockSource", "Place", "plain_type"]
 
 Place = tuple[slice, ...]
 # Entries of a block: long enough to hide what starting one costs, short beside the memory of a small computer.
 ENTRIES = 2**23
+# Bytes of the whole spectra of a chunk that are held for several blocks; more would be too much for a small computer.
+HELD = 2**28
 
 
 class BlockSource:
@@ -47,8 +50,12 @@ class BlockSource:
         As stored: blocks come in this type.
     places
         Where the blocks lie: a slice for every dimension of the first mode, in the order in which they are read.
+    held
+        Bytes of the whole spectra of a chunk, as stored, where blocks are parts of them and they are held meanwhile; 0
+        where a block holds whole chunks.
     repeats
-        How often a chunk is read in one pass: once, unless whole spectra of its pixels are more than a block may hold.
+        How often a chunk is read in one pass, at the least: once, unless whole spectra of its pixels are more than can
+        be held.
 
     Examples
     --------
@@ -72,12 +79,22 @@ class BlockSource:
         self.dtype = np.dtype(array.dtype)
         in_memory = isinstance(array, np.ndarray) and not isinstance(array, np.memmap)
         width = max(prod(across), 1)
+        self._width = width * self.dtype.itemsize
         pixels = self.shape[0] if in_memory else max(entries // width, 1)
-        edges = [_edges(array, axis) for axis in range(leading)]
-        largest = prod(max(np.diff(own), default=1) for own in edges)
-        chunked = getattr(array, "chunks", None) is not None
-        self.repeats = -(-largest // pixels) if chunked and largest > pixels else 1
-        self.places = _places(edges, pixels)
+        self._edges = [_edges(array, axis) for axis in range(leading)]
+        largest = prod(int(max(np.diff(own), default=1)) for own in self._edges)
+        larger = getattr(array, "chunks", None) is not None and largest > pixels
+        self.places = _places(self._edges, pixels)
+        whole = max(_pixels(self._around(place)) for place in self.places) * self._width if larger else 0
+        self.held = whole if whole <= HELD else 0
+        self.repeats = -(-largest // pixels) if larger and not self.held else 1
+        self._now: tuple[Place, np.ndarray] | None = None
+        if self.held:  # those that share chunks follow each other
+            self.places.sort(key=lambda place: [own.start for own in (*self._around(place), *place)])
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what is sent to other processes: not what is held."""
+        return {**self.__dict__, "_now": None}
 
     @property
     def ndim(self) -> int:
@@ -111,6 +128,28 @@ class BlockSource:
         InvalidData
             When the store cannot be read there, or ends early.
         """
+        around = self._around(place) if self.held else place
+        if around == place or _pixels(around) * self._width > self.held:
+            return self._fetched(place)
+        now, self._now = self._now, None
+        if now is None or now[0] != around:
+            now = around, self._fetched(around)
+        if any(own.stop < whole.stop for own, whole in zip(place, around, strict=True)):  # not the last of them
+            self._now = now
+        starts = [whole.start for whole in around]
+        inside = tuple(slice(own.start - k, own.stop - k) for own, k in zip(place, starts, strict=True))
+        part = now[1].reshape(*(own.stop - own.start for own in around), *self.shape[1:])[inside]
+        return np.ascontiguousarray(part).reshape(_pixels(place), *self.shape[1:])
+
+    def _around(self, place: Place) -> Place:
+        """Return the whole chunks that a block has part of."""
+        found = []
+        for own, edges in zip(place, self._edges, strict=True):
+            first, last = np.searchsorted(edges, own.start, "right") - 1, np.searchsorted(edges, own.stop)
+            found.append(slice(int(edges[first]), int(edges[last])))
+        return tuple(found)
+
+    def _fetched(self, place: Place) -> np.ndarray:
         where = ", ".join(f"{own.start}:{own.stop}" for own in place)
         try:
             part = self._array[place]
@@ -123,7 +162,7 @@ class BlockSource:
                 "file again, or leave that part out: data.isel(...)"
             ) from error
         part = np.asarray(part.todense() if hasattr(part, "todense") else part)
-        expected = prod(own.stop - own.start for own in place)
+        expected = _pixels(place)
         if part.size != expected * prod(self.shape[1:]):
             raise InvalidData(
                 f"tensor {self._name!r}: its store ends early: {part.shape} came back at [{where}], and {expected} "
@@ -138,6 +177,10 @@ class BlockSource:
         """Yield the rows and the values of every block."""
         for place in self.places:
             yield self.rows(place), self.read(place)
+
+
+def _pixels(place: Place) -> int:
+    return prod(own.stop - own.start for own in place)
 
 
 def _edges(array: Any, axis: int) -> np.ndarray:
@@ -174,8 +217,9 @@ def _grouped(edges: np.ndarray, most: int) -> np.ndarray:
     for start, stop in zip(edges[:-1], edges[1:], strict=True):
         if stop - kept[-1] > most and start > kept[-1]:
             kept.append(int(start))
-        while stop - kept[-1] > most:
-            kept.append(kept[-1] + most)
+        if stop - kept[-1] > most:
+            # The rest of a chunk that is cut is a block too: with the next chunk it would be read once more.
+            kept.extend([*range(kept[-1] + most, int(stop), most), int(stop)])
     kept.append(int(edges[-1]))
     return np.unique(kept)
 

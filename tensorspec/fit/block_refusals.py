@@ -8,7 +8,7 @@ from math import prod
 
 import xarray as xr
 
-from tensorspec.algebra.blocks import ENTRIES
+from tensorspec.algebra.blocks import BlockSource
 from tensorspec.errors import ConstraintConflict, InvalidArgument
 from tensorspec.fit.behind import Behind
 from tensorspec.fit.gather import Gathered
@@ -77,8 +77,8 @@ def refuse_solvers(gathered: Gathered, mode: str) -> None:
             )
 
 
-def warn_of_chunks(tensors: Mapping[str, xr.DataArray], behind: Behind) -> None:
-    """Warn where chunks cut spectra, and say what it costs."""
+def warn_of_chunks(tensors: Mapping[str, xr.DataArray], behind: Behind, sources: Mapping[str, BlockSource]) -> None:
+    """Warn where chunks cut spectra, and say what it costs; `sources` are the blocks as they will be read."""
     for key, tensor in tensors.items():
         if tensor.chunks is None:
             continue
@@ -89,9 +89,13 @@ def warn_of_chunks(tensors: Mapping[str, xr.DataArray], behind: Behind) -> None:
             continue
         pixels = prod(max(own) for dim, own in zip(tensor.dims, tensor.chunks, strict=True) if dim in first)
         whole = pixels * prod(tensor.sizes[dim] for dim in cut)
-        often = max(1, -(-whole // max(ENTRIES // len(tensors), 1)))
+        source = sources[key]
         listed = ", ".join(f"{dim}=-1" for dim, count in cut.items() if count > 1)
-        cost = f"every chunk is read {often} times a pass" if often > 1 else "a block is put together from many chunks"
+        cost = "a block is put together from many chunks"
+        if source.held:
+            cost = "the whole spectra of a chunk are put together and held while their blocks are worked on"
+        elif source.repeats > 1:
+            cost = f"every chunk is read {source.repeats} times a pass"
         warnings.warn(
             f"the chunks of tensor {key!r} cut its spectra into {pieces} pieces, so {cost} "
             f"({whole * tensor.dtype.itemsize / 2**20:.0f} MiB for the whole spectra of one chunk); store it in chunks "

@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
-from tensorspec.algebra.blocks import ENTRIES
+from tensorspec.algebra.blocks import ENTRIES, BlockSource
 from tensorspec.coupling.links import link_value
 from tensorspec.errors import NotEnoughMemory
 from tensorspec.fit.behind import Behind, find_modes_behind
@@ -95,7 +95,6 @@ def fit_in_blocks(
     mode = mode_in_blocks(tensors, behind)
     refuse(model, behind, mode)
     inside = {key: tensor for key, tensor in tensors.items() if mode in behind.names[key]}
-    warn_of_chunks(inside, behind)
     client = users_client()
     size = sum(tensor.size for tensor in inside.values())
     # On a cluster every block costs some milliseconds of its scheduler, so that very large data have larger blocks.
@@ -105,7 +104,9 @@ def fit_in_blocks(
     binning = not given and pixels_need_bins(model, call, mode)
     bins = bins_for(inside, behind.labels[mode].shape) if binning else None
     share = 0.0 if given else share_of_rows(inside, behind.labels[mode].shape)
-    plan = _memory_plan(inside, model, behind, mode, entries, bins, share)
+    planned = {key: _blocks_of(key, tensor, behind, mode, entries) for key, tensor in inside.items()}
+    warn_of_chunks(inside, behind, planned)
+    plan = _memory_plan(inside, model, behind, mode, entries, bins, share, sum(s.held for s in planned.values()))
     masks = by_tensor(call.mask, list(tensors), "mask", None)
     cluster = None if client is None else Cluster(client)
     with jax.enable_x64(True), Progress(call.progress, 1, call.limits) as bar:
@@ -159,6 +160,13 @@ def fit_in_blocks(
     return dataclasses.replace(result, masks=used) if used else result
 
 
+def _blocks_of(key: str, tensor: xr.DataArray, behind: Behind, mode: str, entries: int) -> BlockSource:
+    """Return how a tensor will be read."""
+    own = behind.own[key]
+    dims = [dim for name in behind.names[key] for dim in own[name].dims]
+    return BlockSource(tensor.transpose(*dims).data, len(own[mode].dims), entries=entries, name=key)
+
+
 def _memory_plan(
     tensors: Mapping[str, xr.DataArray],
     model: AbstractModel,
@@ -167,6 +175,7 @@ def _memory_plan(
     entries: int,
     bins: int | None,
     share: float,
+    held: int,
 ) -> dict[str, int]:
     """Return the memory plan in bytes, and refuse what will not fit."""
     sizes = {name: labels.size for name, labels in behind.labels.items()}
@@ -177,6 +186,8 @@ def _memory_plan(
         "the same while in use": 3 * wide * entries * len(tensors),
         f"factor of mode {mode!r}, its equations and those before": 8 * wide * rank * sizes[mode],
     }
+    if held:
+        plan["whole spectra of a chunk, and what they are put together from"] = 2 * held
     if bins is not None:
         pixels = prod(-(-size // bins) for size in behind.labels[mode].shape)
         width = sum(tensor.size for tensor in tensors.values()) // sizes[mode]

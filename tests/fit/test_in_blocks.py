@@ -377,6 +377,35 @@ def test_chunks_that_cut_spectra_are_warned_of():
         ts.fit(EELS.chunk({"energy_loss": 7}), ts.NMF(R), blocks=True, max_sweeps=1, progress=False)
 
 
+def test_chunks_that_cut_spectra_are_decoded_once_a_pass(monkeypatch):
+    import dask.array
+
+    times = {}
+
+    class Store:
+        """Counts how often each of its chunks is read."""
+
+        shape, dtype, ndim = EELS.shape, EELS.dtype, 3
+
+        def __getitem__(self, place):
+            where = tuple(own.start for own in place)
+            times[where] = times.get(where, 0) + 1
+            return EELS.values[place]
+
+    # Blocks of at most three pixels in chunks of six of them.
+    monkeypatch.setattr(in_blocks, "ENTRIES", 3 * E)
+    store = dask.array.from_array(Store(), chunks=(2, 3, 7), asarray=False, name=False, meta=EELS.values[:0, :0, :0])
+    data = xr.DataArray(store, dims=EELS.dims, coords=EELS.coords)
+    start = ts.From({"pixel": MAPS.reshape(-1, R) + 0.3, "energy_loss": SPECTRA.T + 0.2})
+    options = {"start": start, "max_sweeps": 3, "tol": 0}
+    with pytest.warns(UserWarning, match="spectra into 2 pieces, so the whole spectra of a chunk are put together and"):
+        found = fit(data, ts.NMF(R), blocks=True, **options)
+    assert found.provenance["blocks"] > 6
+    assert "whole spectra of a chunk, and what they are put together from" in found.provenance["memory_plan_bytes"]
+    assert len(times) == 12 and set(times.values()) == {found.provenance["passes"]}
+    same(found, fit(EELS, ts.NMF(R), blocks=False, **options))
+
+
 def test_a_store_that_ends_early_is_one_clear_line(tmp_path):
     import dask.array
 
