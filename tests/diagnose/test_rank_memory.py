@@ -48,7 +48,8 @@ limit = before + int(float(sys.argv[1]) * data.nbytes)
 resource.setrlimit(resource.RLIMIT_DATA, (limit, resource.getrlimit(resource.RLIMIT_DATA)[1]))
 start = bytes_of("VmRSS:")
 found = ts.estimate_rank(data, range(1, 5), criteria=ASKED)
-above = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - start
+# Not ru_maxrss, which begins with the size of the process that started this one.
+above = bytes_of("VmHWM:") - start
 try:
     whole = data.compute()
     held = True
