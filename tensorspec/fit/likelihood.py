@@ -130,9 +130,11 @@ def _are_counts(key: str, tensor: xr.DataArray, share: float) -> list[str]:
             "means the number of events in each entry, before any scaling, averaging or calibration"
         )
     try:
-        noise = NoiseModel.from_attrs(tensor.attrs) or noise_at_a_glance(tensor)
-        # Most data are counts, and a glance is enough; what a warning says is looked at closely.
-        noise = noise if noise.is_counts else NoiseModel.from_attrs(tensor.attrs) or estimate_noise(tensor)
+        noise = NoiseModel.from_attrs(tensor.attrs)
+        if noise is None:
+            # Most data are counts, and a glance is enough; what a warning says is looked at closely.
+            noise = noise_at_a_glance(tensor)
+            noise = noise if noise.is_counts else estimate_noise(tensor)
     except TensorspecError:  # too few values to tell
         return notes
     if not noise.is_counts:
