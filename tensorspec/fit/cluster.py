@@ -51,11 +51,17 @@ class Cluster:
     ----------
     client
         Of `distributed`.
+
+    Attributes
+    ----------
+    gives_up
+        Whether a pass in which the scheduler is lost ends the run, because there is something to return; else it is
+        made again in this process.
     """
 
     def __init__(self, client: Any) -> None:
         self._client = client
-        self.lost = False
+        self.lost = self.gives_up = False
 
     def __call__(
         self,
@@ -70,17 +76,18 @@ class Cluster:
         Raises
         ------
         Stopped
-            When the scheduler is lost.
+            When the scheduler is lost and there is something to return.
         """
-        if self.lost:
-            return one_by_one(work, places, rows_of, arrays, watch)
-        try:
-            return self._spread(work, places, rows_of, arrays, watch)
-        except (TensorspecError, KeyboardInterrupt):
-            raise
-        except BaseException as error:
-            self._note_lost(error, "the best so far is returned")
-            raise Stopped from error
+        if not self.lost:
+            try:
+                return self._spread(work, places, rows_of, arrays, watch)
+            except (TensorspecError, KeyboardInterrupt):
+                raise
+            except BaseException as error:
+                self._note_lost(error)
+                if self.gives_up:
+                    raise Stopped from error
+        return one_by_one(work, places, rows_of, arrays, watch)
 
     def in_order(self, work: Callable[[Place], Any], places: Sequence[Place]) -> Iterator[Any]:
         """Yield what work finds in every block, in the order of the blocks.
@@ -108,16 +115,16 @@ class Cluster:
             except (TensorspecError, KeyboardInterrupt, GeneratorExit):
                 raise
             except BaseException as error:
-                # Nothing has been fitted yet that could be returned.
-                self._note_lost(error, "the data are read in this process")
+                self._note_lost(error)
         yield from map(work, places[done:])
 
-    def _note_lost(self, error: BaseException, what: str) -> None:
+    def _note_lost(self, error: BaseException) -> None:
         """Warn that the scheduler was lost and what happens now, or raise an error that says nothing of the kind."""
         if getattr(self._client, "status", "") == "running" and not _says_lost(error):
             raise error
         self.lost = True
         kind = type(error).__name__
+        what = "the best so far is returned" if self.gives_up else "the data are read in this process"
         warnings.warn(f"the scheduler of the dask client was lost ({kind}): {what}", stacklevel=3)
 
     def _in_turn(self, work: Callable[[Place], Any], places: Sequence[Place]) -> Iterator[Any]:

@@ -13,10 +13,10 @@ import hashlib
 import json
 import platform
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 from math import prod
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +25,7 @@ import xarray as xr
 
 from tensorspec.algebra.blocks import ENTRIES, BlockSource
 from tensorspec.coupling.links import link_value
+from tensorspec.coupling.through import with_operators
 from tensorspec.errors import NotEnoughMemory
 from tensorspec.fit.behind import Behind, find_modes_behind
 from tensorspec.fit.block_refusals import mode_in_blocks, refuse, refuse_solvers, warn_of_chunks
@@ -43,7 +44,7 @@ from tensorspec.models.base import AbstractModel
 from tensorspec.problem import Factors, Problem
 from tensorspec.solution import Fit
 from tensorspec.solvers.block_work import one_by_one
-from tensorspec.solvers.loop import Checkpoint, Run, run_from_arrays, solve, state_to_arrays
+from tensorspec.solvers.loop import Checkpoint, Run, Stopped, run_from_arrays, solve, state_to_arrays
 from tensorspec.solvers.status import Status
 from tensorspec.solvers.streamed import Streamed, passes_of_a_sweep
 from tensorspec.starts.given import From
@@ -55,6 +56,8 @@ __all__ = ["fit_in_blocks", "wanted"]
 _SHARE = 0.5
 # Blocks of a pass on a cluster, as long as none has more entries than the other number.
 _TASKS, _LARGEST = 2000, 2**26
+# Ends of a run after which the best so far is returned at once.
+_STOPPED = (Status.INTERRUPTED, Status.TIME_LIMIT)
 
 
 def wanted(tensors: Mapping[str, xr.DataArray], asked: bool | str) -> bool:
@@ -130,31 +133,37 @@ def fit_in_blocks(
         each = one_by_one if cluster is None else cluster
         streamed = Streamed(gathered.model, gathered.program, mode, places, leader.rows, sources, bar.passed, each)
         streamed.passes, streamed.seconds = 1, [round(time.monotonic() - began, 3)]
-        gathered = _with_references(gathered, streamed, found)
+        with _told("the pass over the data for the loss of a constant model"):
+            gathered = _with_references(gathered, streamed, found)
         stored = _checkpoint(call, gathered)
-        run, notes = _run(tensors, gathered, model, call, streamed, found, mode, bins, share, stored, bar, in_memory)
+        begun, notes = _begin(
+            tensors, gathered, model, call, streamed, found, mode, bins, share, stored, bar, in_memory
+        )
+        if cluster is not None:
+            cluster.gives_up = True  # from here on there is something to return
+        run = _run(gathered, call, streamed, begun, stored, bar)
+        problem = Problem(
+            with_operators(gathered.problem, run.state.operators).tensors, run.state.constraints, gathered.problem.links
+        )
+        squares = _last_pass(streamed, problem, run)
+        known = streamed.known_squares(problem, run.state) if squares is None else squares
+        value = run.state.objective if squares is None else _objective(problem, run.state.factors, squares)
         often = passes_of_a_sweep(gathered.program, gathered.problem, mode)
-        squares: list[float] = []
-
-        def judge(problem: Problem, factors: Factors) -> tuple[Any, list[Any]]:
-            squares.extend(streamed.squares(problem, factors))
-            misfit = 0.5 * sum(float(t.weight) * s for t, s in zip(problem.tensors, squares, strict=True))
-            rules = sum(float(rule.value(factors[name])) for name, rule in problem.constraints.items())
-            return misfit + rules + float(link_value(problem.links, factors)), squares
-
-        read = f"{streamed.passes + 1} passes over the data"
         where = "" if client is None else " on the workers of the dask client"
-        how = f"in {len(places)} blocks of mode {mode!r}{where}, about {often} pass(es) a sweep; {read}"
+        how = f"in {len(places)} blocks of mode {mode!r}{where}, about {often} pass(es) a sweep"
+        how = f"{how}; {streamed.passes} passes over the data"
+        if squares is None:
+            how += ", none at the end: the objective and what is explained are those of the last sweep"
         gathered = gathered._replace(why=f"{gathered.why}; {how}{notes}")
         digest: Future[dict[str, str]] = Future()
         digest.set_result({key: item.digest for key, item in found.items()})
-        more = {"passes": streamed.passes + 1, "passes_a_sweep": often, "blocks": len(places), "bins": bins}
+        more = {"passes": streamed.passes, "passes_a_sweep": often, "blocks": len(places), "bins": bins}
         more["pass_seconds"] = streamed.seconds
         result = finish(
             tensors, gathered, model, call.losses, run, [run.history[-1]], call.recipe, lambda: digest, call.seed,
-            call.began, plan, call.rescale, call.start, call.limits, judge, more,
+            call.began, plan, call.rescale, call.start, call.limits, lambda *_: (value, known), more,
         )  # fmt: skip
-    if stored is not None and run.status not in (Status.INTERRUPTED, Status.TIME_LIMIT):
+    if stored is not None and run.status not in _STOPPED:
         stored.path.unlink(missing_ok=True)
     used = {key: item for key, item in masks.items() if item is not None}
     return dataclasses.replace(result, masks=used) if used else result
@@ -234,7 +243,19 @@ def _checkpoint(call: Call, gathered: Gathered) -> Checkpoint | None:
     return Checkpoint(call.checkpoint, hashlib.sha256(text.encode()).hexdigest())
 
 
-def _run(
+@contextmanager
+def _told(where: str) -> Iterator[None]:
+    """Say of Ctrl-C where it struck, as long as there is nothing to return."""
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        stop.add_note(
+            f"stopped in {where}: no maps could be returned yet, and nothing was written; the same call begins anew"
+        )
+        raise
+
+
+def _begin(
     tensors: Mapping[str, xr.DataArray],
     gathered: Gathered,
     model: AbstractModel,
@@ -248,51 +269,77 @@ def _run(
     bar: Progress,
     in_memory: Callable[..., Fit],
 ) -> tuple[Run, str]:
-    """Return the run over all data, and what it began from in words."""
-    problem, limits, notes = gathered.problem, call.limits, ""
+    """Return the run before its first sweep over all data, and what it begins from in words.
+
+    Its status says whether the fit of some pixels has been stopped; then it is all there is.
+    """
+    problem = gathered.problem
     content = None if stored is None else stored.load()
     bar.restart(0, None)
+    if content is not None:
+        ones = {name: jnp.ones(shape, gathered.dtype) for name, shape in gathered.shapes.items()}
+        return run_from_arrays(content, streamed.rough_state(problem, ones)), ", gone on with from a checkpoint"
+    if share == 0:
+        starts = make_starts(call.start, gathered, 1, call.seed)
+        with _told("the pass over the data that reads the objective of the start"):
+            state = streamed.first_state(problem, start_factors(gathered, *starts[0]))
+        return Run(state, [float(state.objective)]), ""
+    with _told("the fit of some pixels, before its first sweep"):
+        small = fit_rows(tensors, gathered, model, call, mode, share, found, in_memory)
+    with _told(f"the second pass over the data, which solves mode {mode!r} for the first time"):
+        start = From(spread_out(small, tensors, gathered, mode, bins, found))
+        state = streamed.after_pixels(problem, start_factors(gathered, start, call.seed))
+    begun = Run(state, [float(state.objective)])
+    rows = small.modes[mode].size
+    notes = f", after {small.sweeps} sweeps on {rows} points of mode {mode!r} drawn at random"
+    if small.status in _STOPPED:
+        begun.status = small.status
+    elif stored is not None:
+        stored.save(state_to_arrays(begun))
+    return begun, notes
+
+
+def _run(
+    gathered: Gathered, call: Call, streamed: Streamed, begun: Run, stored: Checkpoint | None, bar: Progress
+) -> Run:
+    """Return the run over all data."""
+    if begun.status in _STOPPED:
+        return begun
 
     def store(run: Run) -> None:
         if stored is not None:
             stored.save(state_to_arrays(run))
 
-    if content is not None:
-        ones = {name: jnp.ones(shape, gathered.dtype) for name, shape in gathered.shapes.items()}
-        begun = run_from_arrays(content, streamed.rough_state(problem, ones))
-        notes = ", gone on with from a checkpoint"
-    elif share == 0:
-        starts = make_starts(call.start, gathered, 1, call.seed)
-        state = streamed.first_state(problem, start_factors(gathered, *starts[0]))
-        begun = Run(state, [float(state.objective)])
-    else:
-        small = fit_rows(tensors, gathered, model, call, mode, share, found, in_memory)
-        start = From(spread_out(small, tensors, gathered, mode, bins, found))
-        try:
-            state = streamed.after_pixels(problem, start_factors(gathered, start, call.seed))
-        except KeyboardInterrupt as stop:
-            stop.add_note(
-                f"stopped in the second pass over the data, which solves mode {mode!r} for the first time: no maps "
-                "could be returned yet, and nothing was written; the same call begins anew"
-            )
-            raise
-        begun = Run(state, [float(state.objective)])
-        rows = small.modes[mode].size
-        notes = f", after {small.sweeps} sweeps on {rows} points of mode {mode!r} drawn at random"
-        if small.status in (Status.INTERRUPTED, Status.TIME_LIMIT):
-            begun.status = small.status
-            return begun, notes
-        store(begun)
     run = solve(
         gathered.model,
         gathered.program,
-        problem,
+        gathered.problem,
         begun,
-        limits,
+        call.limits,
         report=bar.report,
         store=store,
         advance=streamed.advance,
     )
-    if run.status in (Status.INTERRUPTED, Status.TIME_LIMIT):
+    if run.status in _STOPPED:
         store(run)
-    return run, notes
+    return run
+
+
+def _last_pass(streamed: Streamed, problem: Problem, run: Run) -> list[float] | None:
+    """Return twice the loss of each tensor, summed in a last pass; None for a run that was stopped, in this pass too.
+
+    Who has stopped a run does not wait for another pass.
+    """
+    if run.status in _STOPPED:
+        return None
+    try:
+        return streamed.squares(problem, run.state.factors)
+    except (KeyboardInterrupt, Stopped):
+        run.status = Status.INTERRUPTED
+        return None
+
+
+def _objective(problem: Problem, factors: Factors, squares: Sequence[float]) -> float:
+    misfit = 0.5 * sum(float(t.weight) * s for t, s in zip(problem.tensors, squares, strict=True))
+    rules = sum(float(rule.value(factors[name])) for name, rule in problem.constraints.items())
+    return misfit + rules + float(link_value(problem.links, factors))

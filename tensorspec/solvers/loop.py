@@ -108,9 +108,13 @@ class Checkpoint:
     def save(self, content: dict[str, np.ndarray]) -> None:
         """Write the file, whole or not at all."""
         part = self.path.with_name(self.path.name + ".part")
-        with open(part, "wb") as stream:
-            np.savez(stream, allow_pickle=False, fingerprint=np.asarray(self.fingerprint), **content)
-        os.replace(part, self.path)
+        try:
+            with open(part, "wb") as stream:
+                np.savez(stream, allow_pickle=False, fingerprint=np.asarray(self.fingerprint), **content)
+            os.replace(part, self.path)
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
         self._written = time.monotonic()
 
 

@@ -65,7 +65,7 @@ __all__ = ["Streamed", "passes_of_a_sweep"]
 _FIRST_REPEATS = 40
 _begun, _following = eqx.filter_jit(begun), eqx.filter_jit(following)
 _stepped, _updated, _ended = eqx.filter_jit(stepped), eqx.filter_jit(updated_with), eqx.filter_jit(ended)
-_misfit, _judged = eqx.filter_jit(misfit_of), eqx.filter_jit(judged)
+_judged = eqx.filter_jit(judged)
 
 
 def rows_by_themselves(program: Program, problem: Problem, mode: str) -> bool:
@@ -128,6 +128,7 @@ class Streamed:
         self._model, self._program, self._mode = model, program, mode
         self._places, self._rows, self._sources, self._watch, self._each = places, rows, sources, watch, each
         self._spared: tuple[SweepState, Parts | None] | None = None
+        self._known: tuple[SweepState, Sequence[Any]] | None = None
         self.passes = 0
         self.seconds: list[float] = []
 
@@ -142,6 +143,7 @@ class Streamed:
         squares, parts = self._sum_losses(problem, midway, range(len(problem.tensors)), self._program.blocks[0], midway)
         state = _with_objective(problem, state, squares)
         self._spared = (state, parts)
+        self._known = (state, [squares[k] for k in range(len(problem.tensors))])
         return state
 
     def after_pixels(self, problem: Problem, factors: Factors) -> SweepState:
@@ -159,9 +161,11 @@ class Streamed:
             losses = [found.get(k, loss) for k, loss in enumerate(losses)]
         states = (*state.solver_states[:index], *midway.solver_states, *state.solver_states[index + 1 :])
         whole = midway._replace(solver_states=states)
-        after, _ = _ended(self._program, problem, state, whole, self._misfit(midway, losses))
+        misfit, squares = self._misfit(midway, losses)
+        after, _ = _ended(self._program, problem, state, whole, misfit)
         after = dataclasses.replace(after, previous=dict(after.factors), **beginning())
         self._spared = None if parts is None else (after, parts)
+        self._known = (after, squares)
         return after
 
     def advance(
@@ -187,12 +191,25 @@ class Streamed:
             ahead = _following(program, problem, state, midway)
             found, parts = self._sum_losses(problem, midway, missing, program.blocks[0], ahead)
             losses = [found.get(k, loss) for k, loss in enumerate(losses)]
-        after, info = _ended(program, problem, state, midway, self._misfit(midway, losses))
+        misfit, squares = self._misfit(midway, losses)
+        after, info = _ended(program, problem, state, midway, misfit)
         floor = rounding(after.factors)
         limits = jnp.asarray(tol, jnp.float64), problem.square_norm
         after = _judged(state, after, info, *limits, floor, program.undirected)
-        self._spared = (after, parts) if parts is not None and bool(info.accepted) else None
+        accepted = bool(info.accepted)
+        self._spared = (after, parts) if parts is not None and accepted else None
+        before = self._known[1] if self._known is not None and self._known[0] is state else None
+        kept = squares if accepted else before
+        self._known = None if kept is None else (after, kept)
         return after, np.asarray([float(info.objective)]), np.asarray([float(info.tried)])
+
+    def known_squares(self, problem: Problem, state: SweepState) -> list[float]:
+        """Return twice the loss of each tensor as the sweeps know it, without a pass; NaN where they do not."""
+        if self._known is not None and self._known[0] is state:
+            return [float(value) for value in self._known[1]]
+        if len(problem.tensors) == 1:
+            return [2 * float(state.misfit) / float(problem.tensors[0].weight)]
+        return [float("nan")] * len(problem.tensors)
 
     def squares(self, problem: Problem, factors: Factors) -> list[float]:
         """Return twice the loss of each tensor (squares), read off the data without cancellation, in one pass."""
@@ -206,9 +223,9 @@ class Streamed:
 
     def pass_over(self, work: Work, *arrays: np.ndarray) -> tuple[list[tuple[np.ndarray, Any]], Parts]:
         """Do work with every block; return what belongs to rows, and sums."""
-        self.passes += 1
-        began = time.monotonic()
-        found = self._each(work, self._places, self._rows, arrays, lambda share: self._watch(share, self.passes))
+        began, number = time.monotonic(), self.passes + 1
+        found = self._each(work, self._places, self._rows, arrays, lambda share: self._watch(share, number))
+        self.passes = number
         self.seconds.append(round(time.monotonic() - began, 3))
         return found
 
@@ -283,8 +300,8 @@ class Streamed:
         latest = {k: item for k, item in midway.latest.items() if k not in having}
         return midway._replace(latest=latest), losses, parts
 
-    def _misfit(self, midway: Midway, losses: list[Any]) -> Array:
-        """Return the misfit; of a tensor of squares without a loss its equations tell."""
+    def _misfit(self, midway: Midway, losses: list[Any]) -> tuple[Array, list[Array]]:
+        """Return the misfit and twice the loss of each tensor; of squares without a loss their equations tell."""
         given = [
             tensor.square_norm if loss is None else jnp.asarray(loss, jnp.float64)
             for tensor, loss in zip(midway.tensors, losses, strict=True)
@@ -352,6 +369,20 @@ class Streamed:
         if parts is not None:
             add(parts, {key: part for key, part in sums.items() if key[0]})
         return values, parts
+
+
+@eqx.filter_jit
+def _misfit(midway: Midway, losses: Sequence[Array]) -> tuple[Array, list[Array]]:
+    """Return the misfit after the last update, and twice the loss of each tensor; see `misfit_of`."""
+    alone = midway._replace(latest={})
+    shares = [
+        misfit_of(midway._replace(tensors=(tensor,), latest={0: midway.latest[k]}), [loss])
+        if k in midway.latest
+        else misfit_of(alone._replace(tensors=(tensor,)), [loss])
+        for k, (tensor, loss) in enumerate(zip(midway.tensors, losses, strict=True))
+    ]
+    squares = [2 * share / tensor.weight for share, tensor in zip(shares, midway.tensors, strict=True)]
+    return misfit_of(midway, losses), squares
 
 
 @eqx.filter_jit

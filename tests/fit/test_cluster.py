@@ -80,6 +80,33 @@ def test_without_its_scheduler_the_best_so_far_comes_back(monkeypatch, client, t
     assert resumed.sweeps == 12 and resumed.objective == pytest.approx(alone(monkeypatch).objective, rel=1e-8)
 
 
+@pytest.mark.parametrize("stage", ["refer", "after_pixels", "first_state", "squares"])
+def test_without_its_scheduler_there_is_a_result_at_any_stage(monkeypatch, client, tmp_path, stage):
+    monkeypatch.setattr(in_blocks, "ENTRIES", 2 * X * E)
+    options = {**OPTIONS, "loss": ts.LeastSquares(scaling="poisson")} if stage == "refer" else dict(OPTIONS)
+    if stage == "first_state":
+        options["start"] = ts.From({"pixel": np.ones((Y * X, R)), "energy_loss": RNG.random((E, R))})
+    data = DATA.clip(0.01)
+    with monkeypatch.context() as patch:
+        patch.setattr(in_blocks, "users_client", lambda: None)
+        expected = ts.fit(data, ts.NMF(R), **options)
+    original = getattr(streamed.Streamed, stage)
+
+    def acting(self, *arguments):
+        client.cluster.close()
+        return original(self, *arguments)
+
+    monkeypatch.setattr(streamed.Streamed, stage, acting)
+    path = tmp_path / "fit.npz"
+    last = stage == "squares"
+    said = "the best so far is returned" if last else "the data are read in this process"
+    with pytest.warns(UserWarning, match=f"was lost .*: {said}"):
+        found = ts.fit(data, ts.NMF(R), checkpoint=path, **options)
+    assert found.objective == pytest.approx(expected.objective, rel=1e-8) and found.sweeps == 12
+    assert (found.status is ts.Status.INTERRUPTED) == last == path.exists()
+    np.testing.assert_allclose(found.factors["pixel"], expected.factors["pixel"], atol=1e-8)
+
+
 def noting(folder, action=lambda block: block):
     """Return data of which every read leaves a line in a file that is named by the process."""
 

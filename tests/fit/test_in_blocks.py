@@ -278,6 +278,71 @@ def test_ctrl_c_in_the_fit_of_some_pixels_returns_maps(monkeypatch):
     assert stopped.objective == pytest.approx(0.5 * float((stopped.residual() ** 2).sum()) / rms2(EELS), rel=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("stage", "said"), [("references", "constant model"), ("pixels", "before its first"), ("start", "the start")]
+)
+def test_ctrl_c_elsewhere_before_there_are_maps_says_where(monkeypatch, stage, said):
+    monkeypatch.setattr(in_blocks, "ENTRIES", 12 * E)
+    start = ts.From({"pixel": MAPS.reshape(-1, R), "energy_loss": SPECTRA.T}) if stage == "start" else "auto"
+    loss = ts.LeastSquares(scaling="poisson") if stage == "references" else ts.LeastSquares()
+    owner, name = {
+        "references": (streamed.Streamed, "refer"),
+        "pixels": (in_blocks, "fit_rows"),
+        "start": (streamed.Streamed, "first_state"),
+    }[stage]
+    monkeypatch.setattr(owner, name, _interrupt)
+    with pytest.raises(KeyboardInterrupt) as stop:
+        fit(lazy(EELS.clip(0.01)), ts.NMF(R), blocks=True, start=start, loss=loss)
+    assert said in " ".join(stop.value.__notes__)
+
+
+@pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.parametrize("loss", [ts.LeastSquares(), ts.Huber(0.1)])
+def test_ctrl_c_in_the_last_pass_returns_the_fit(monkeypatch, tmp_path, fused, loss):
+    monkeypatch.setattr(in_blocks, "ENTRIES", 12 * E)
+    data = {"eels": lazy(EELS), "edx": lazy(EDX)} if fused else lazy(EELS)
+    start = {"pixel": MAPS.reshape(-1, R) + 0.3, "energy_loss": SPECTRA.T + 0.2}
+    options = {"start": ts.From(start | ({"xray_energy": OTHER.T + 0.2} if fused else {})), "max_sweeps": 4, "tol": 0}
+    options |= {"blocks": True, "loss": loss, "checkpoint": tmp_path / "fit.npz"}
+    whole = fit(data, ts.NMF(R), **options)
+    with monkeypatch.context() as patch:
+        patch.setattr(streamed.Streamed, "squares", _interrupt)
+        stopped = fit(data, ts.NMF(R), **options)
+    assert stopped.status is ts.Status.INTERRUPTED and stopped.sweeps == 4
+    assert stopped.provenance["passes"] == whole.provenance["passes"] - 1
+    assert "none at the end" in stopped.why and "none at the end" not in whole.why
+    # Of the last sweep and not of the one before, from which they differ by more than a thousandth.
+    assert abs(float(whole.history[-2] / whole.history[-1]) - 1) > 1e-3
+    assert stopped.objective == pytest.approx(whole.objective, rel=1e-9)
+    np.testing.assert_allclose(stopped.explained, whole.explained, rtol=1e-9)
+    for mode, factor in whole.factors.items():
+        np.testing.assert_array_equal(stopped.factors[mode], factor)
+    assert options["checkpoint"].exists()
+    again = fit(data, ts.NMF(R), **options)
+    assert again.objective == pytest.approx(whole.objective, rel=1e-12) and not options["checkpoint"].exists()
+
+
+def test_a_fit_that_is_stopped_makes_no_further_pass(monkeypatch):
+    monkeypatch.setattr(in_blocks, "ENTRIES", 12 * E)
+    options = {"blocks": True, "max_sweeps": 6, "tol": 0}
+    original, states = streamed.Streamed.advance, []
+
+    def stopping(self, *arguments):
+        if len(states) == 3:
+            raise KeyboardInterrupt
+        states.append(self.passes)
+        return original(self, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(streamed.Streamed, "advance", stopping)
+        stopped = fit(lazy(EELS), ts.NMF(R), **options)
+    assert stopped.provenance["passes"] - states[-1] <= 2  # the third sweep, and perhaps an extrapolation taken back
+    assert stopped.objective == pytest.approx(float(stopped.history[-1]), rel=1e-12)
+    limited = fit(lazy(EELS), ts.NMF(R), time_limit=1e-9, **options)
+    assert limited.status is ts.Status.TIME_LIMIT and limited.provenance["passes"] == 2
+    assert limited.maps().shape == (R, Y, X) and np.isfinite(limited.objective)
+
+
 def rms2(data):
     return float((data**2).mean())
 

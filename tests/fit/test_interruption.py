@@ -132,3 +132,19 @@ def test_progress_is_silent_unless_asked(capfd):
     output, errors = capfd.readouterr()
     assert output == ""
     assert "sweep" in errors
+
+
+def test_an_interrupted_write_leaves_the_checkpoint_before_and_nothing_else(monkeypatch, tmp_path):
+    stored = loop.Checkpoint(tmp_path / "run.npz", "this fit")
+    stored.save({"history": np.arange(3.0)})
+
+    def stopping(stream, **content):
+        stream.write(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(np, "savez", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        stored.save({"history": np.arange(4.0)})
+    assert [path.name for path in tmp_path.iterdir()] == ["run.npz"]
+    content = stored.load()
+    assert content is not None and content["history"].size == 3
