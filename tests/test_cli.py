@@ -1,5 +1,6 @@
 """The command line: what it writes, what it prints, and one line for every mistake."""
 
+import importlib
 import json
 import os
 import signal
@@ -398,6 +399,37 @@ def test_ctrl_c_before_the_fit_says_that_nothing_was_saved(files, monkeypatch, c
     monkeypatch.setattr("tensorspec.cli.job.load_source", interrupted)
     assert main(["fit", str(files / "eels.hspy"), "--rank", "3"]) == 2
     assert "before there was anything to save" in capsys.readouterr().err
+
+
+def test_data_larger_than_memory_stay_on_disk_and_ctrl_c_says_how_far_the_fit_came(
+    files, tmp_path, monkeypatch, capsys
+):
+    in_blocks = importlib.import_module("tensorspec.fit.in_blocks")
+    recipe = tmp_path / "large.toml"
+    file = json.dumps(str(files / "eels.hspy"))
+    recipe.write_text(f"[data]\nfile = {file}\nlazy = true\nbin = {{energy_loss = 2}}\n[model]\nrank = 3\n")
+    commands = [["fit", str(recipe)], ["fit", str(files / "eels.hspy"), "--rank", "3", "--lazy"]]
+    monkeypatch.setattr(in_blocks, "available_memory", lambda: 1000)  # less than the data take
+    monkeypatch.setattr(in_blocks, "_memory_plan", lambda *arguments: {})
+    for command, stem in zip(commands, ("large", "eels"), strict=True):
+        assert main([*command, "--output", str(tmp_path), "--max-sweeps", "3"]) == 0
+        assert "passes over the data" in ts.open(tmp_path / f"{stem}.fit.h5").why
+
+    def interrupted(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tensorspec.solvers.tensor_blocks.TensorBlocks.values", interrupted)
+    capsys.readouterr()
+    assert main(commands[1]) == 2
+    error = capsys.readouterr().err
+    assert "stopped in the first pass over the data, after 0 of" in error and len(error.splitlines()) == 1
+
+
+def test_lazy_in_a_recipe_is_true_or_false(tmp_path, capsys):
+    recipe = tmp_path / "large.toml"
+    recipe.write_text('[data]\nfile = "eels.hspy"\nlazy = "yes"\n[model]\nrank = 3\n')
+    assert main(["fit", str(recipe)]) == 2
+    assert "lazy is 'yes'; expected true or false" in capsys.readouterr().err
 
 
 def test_the_cache_of_compiled_programs_is_the_users_own(monkeypatch, tmp_path):

@@ -68,8 +68,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     except TensorspecError as error:
         return _fail(name, _as_typed(str(error)))
-    except KeyboardInterrupt:
-        return _fail(name, "interrupted before there was anything to save")
+    except KeyboardInterrupt as stop:
+        notes = getattr(stop, "__notes__", [])
+        return _fail(name, "; ".join(notes) or "interrupted before there was anything to save")
     except BrokenPipeError:
         # The reader of a pipe went away, as `tensorspec info FILE | head` does; Python must not complain at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -133,6 +134,9 @@ def _add_fit(commands: Any) -> None:
     data.add_argument("--signal", metavar="NAME", help="name or number of the signal, where FILE holds several")
     data.add_argument("--reader", metavar="NAME", help="RosettaSciIO's reader, where the extension is misleading")
     several: dict[str, Any] = {"action": "append", "default": []}
+    data.add_argument(
+        "--lazy", action="store_true", help="leave data on disk that would fill the memory; fit in blocks"
+    )
     data.add_argument("--crop", metavar="DIM=LOW:HIGH", help="keep a range of coordinates; may be repeated", **several)
     data.add_argument("--bin", metavar="DIM=N", help="sum N neighbours; may be repeated", **several)
     data.add_argument("--exclude", metavar="DIM=LOW:HIGH", help="leave a range out of the fit; repeatable", **several)

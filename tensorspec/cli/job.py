@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["job_from_options", "run_job"]
 
 RUN_OPTIONS = ("restarts", "seed", "tol", "max_sweeps", "time_limit", "solver", "start", "checkpoint")
-ONLY_WITHOUT_RECIPE = ("signal", "reader", "crop", "bin", "exclude", "model", "constraint", "loss")
+ONLY_WITHOUT_RECIPE = ("signal", "reader", "lazy", "crop", "bin", "exclude", "model", "constraint", "loss")
 
 
 def job_from_options(options: argparse.Namespace) -> Job:
@@ -58,6 +58,7 @@ def job_from_options(options: argparse.Namespace) -> Job:
             file=path,
             signal=int(options.signal) if options.signal and options.signal.isdecimal() else options.signal,
             reader=options.reader,
+            lazy=options.lazy,
             crop={dim: _range(text, "--crop") for dim, text in _pairs(options.crop, "--crop", "DIM=LOW:HIGH")},
             bin={dim: _count(text) for dim, text in _pairs(options.bin, "--bin", "DIM=N")},
             exclude=_collect(

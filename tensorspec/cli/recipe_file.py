@@ -29,6 +29,8 @@ class Source:
         Which of its signals.
     reader : str, optional
         RosettaSciIO's reader.
+    lazy : bool
+        Whether the data stay on disk and are fitted in blocks where they would fill the memory.
     rename : dict
         New names of dimensions, applied first.
     crop : dict
@@ -42,6 +44,7 @@ class Source:
     file: Path
     signal: str | int | None = None
     reader: str | None = None
+    lazy: bool = False
     rename: dict[str, str] = field(default_factory=dict)
     crop: dict[str, tuple[float, float]] = field(default_factory=dict)
     bin: dict[str, int] = field(default_factory=dict)
@@ -158,6 +161,7 @@ def _source(table: Mapping[str, Any], folder: Path, where: str) -> Source:
         source,
         signal=table.get("signal"),
         reader=table.get("reader"),
+        lazy=_truth(table.get("lazy", False), "lazy", where),
         rename=dict(_table(table, "rename", where)),
         crop={dim: _range(given, dim, where) for dim, given in _table(table, "crop", where).items()},
         bin={dim: _kind(count, int, f"bin of {dim}", where) for dim, count in _table(table, "bin", where).items()},
@@ -201,6 +205,12 @@ def _kind(value: Any, kind: type, key: str, where: str) -> Any:
     if not isinstance(value, kind) or isinstance(value, bool):
         words = {str: "text", int: "a whole number"}
         raise InvalidArgument(f"{where}: {key} is {value!r}; expected {words.get(kind, kind.__name__)}")
+    return value
+
+
+def _truth(value: Any, key: str, where: str) -> bool:
+    if not isinstance(value, bool):
+        raise InvalidArgument(f"{where}: {key} is {value!r}; expected true or false")
     return value
 
 

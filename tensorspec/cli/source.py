@@ -36,7 +36,7 @@ def load_source(source: Source) -> xr.DataArray:
     from tensorspec.io.instrument import load
 
     options: dict[str, Any] = {} if source.reader is None else {"reader": source.reader}
-    tensor = load(source.file, signal=source.signal, **options)
+    tensor = load(source.file, signal=source.signal, lazy=source.lazy, **options)
     steps = []
     if source.rename:
         for dim in source.rename:
@@ -63,7 +63,9 @@ def _binned(tensor: xr.DataArray, dim: str, count: int, source: Source) -> xr.Da
     blocks: Any = tensor.coarsen({dim: count}, boundary="trim")
     # A bin that holds a missing value is missing: the sum of what is left would be too small.
     binned = blocks.reduce(np.sum)
-    if binned.dtype.kind in "ui" and int(abs(binned).max()) < 2**31:
+    whole = binned.dtype.kind in "ui"
+    # What is on disk is read once more only where its type does not tell that sums are small.
+    if whole and (count * int(np.iinfo(tensor.dtype).max) < 2**31 or int(abs(binned).max()) < 2**31):
         binned = binned.astype("uint32" if tensor.dtype.kind == "u" else "int32")
     binned.attrs = dict(tensor.attrs)
     for key, coord in binned.coords.items():
