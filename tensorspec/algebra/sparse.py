@@ -35,6 +35,10 @@ __all__ = ["SparseTensor", "is_sparse", "model_at", "mttkrp", "squared_residual"
 
 # Lengths of the groups: what a piece has less is filled up.  The longest is written out as often in a program.
 _LENGTHS = (4, 8, 12, 16)
+# The group of a piece by its length.
+_GROUP_OF = np.searchsorted(_LENGTHS, np.arange(_LENGTHS[-1] + 1))
+# From a piece's length before its middle on, ones as long as the piece and zeros behind.
+_STEPS = np.repeat(np.array([1, 0], np.uint8), _LENGTHS[-1])
 # Parts of the other axis by which the pieces of a group are ordered.
 _TILES = 64
 # Pieces of one index that are added up in the type of the factors.
@@ -98,8 +102,9 @@ class SparseTensor(eqx.Module):
         """Return the layout of some entries."""
         stored = _narrowed(entries.stored)
         # Sorting and copying in numpy let other threads run; arrays of JAX are made in this one, whose types hold.
+        begins = _begins(entries.indices[0], entries.shape[0])
         with ThreadPoolExecutor(entries.ndim) as pool:
-            along = list(pool.map(lambda axis: _groups(entries, stored, axis), range(entries.ndim)))
+            along = list(pool.map(lambda axis: _groups(entries, stored, axis, begins), range(entries.ndim)))
         return cls(
             entries.shape,
             jax.tree.map(jnp.asarray, tuple(item for item, _ in along)),
@@ -125,60 +130,80 @@ def _rounded_up(count: int) -> int:
     return max(-(-count // unit), 1) * unit
 
 
-def _groups(entries: Entries, stored: np.ndarray, axis: int) -> tuple[Along, int]:
-    """Return the layout along an axis, as arrays of numpy, and the largest number of pieces of an index."""
+def _groups(entries: Entries, stored: np.ndarray, axis: int, begins: np.ndarray) -> tuple[Along, int]:
+    """Return the layout along an axis, as arrays of numpy, and the largest number of pieces of an index.
+
+    `begins` says where the entries of every index of the first axis begin, and where those of the last one end.
+    """
     size, longest = entries.shape[axis], _LENGTHS[-1]
-    counts = np.bincount(entries.indices[axis], minlength=size)
-    sizes = [entries.shape[k] for k in range(entries.ndim) if k != axis]
-    others = [
-        entries.indices[k].astype(smallest_integers(n))
-        for k, n in zip((k for k in range(entries.ndim) if k != axis), sizes, strict=True)
-    ]
+    others = [k for k in range(entries.ndim) if k != axis]
+    sizes = [entries.shape[k] for k in others]
     if axis and entries.ndim == 2:
         # Sorting by the second index is what bringing compressed rows to compressed columns does.
-        ends = np.concatenate([[0], np.cumsum(np.bincount(entries.indices[0], minlength=sizes[0]))])
         import scipy.sparse  # loads slowly: not before it is needed
 
-        matrix = scipy.sparse.csr_matrix((stored, entries.indices[1], ends), shape=(sizes[0], size)).tocsc()
-        stored, others = matrix.data, [matrix.indices.astype(smallest_integers(sizes[0]))]
+        matrix = scipy.sparse.csr_matrix((stored, entries.indices[1], begins), shape=(sizes[0], size)).tocsc()
+        stored, indices, begins = matrix.data, [matrix.indices], matrix.indptr
     elif axis:
         order = order_by(entries.indices[axis], size)
-        stored, others = stored[order], [other[order] for other in others]
+        stored, indices = stored[order], [entries.indices[k][order] for k in others]
+        begins = _begins(entries.indices[axis], size)
+    else:
+        indices = [entries.indices[k] for k in others]
 
+    counts = np.diff(begins)
     pieces = -(-counts // longest)
     owner = np.repeat(np.arange(size, dtype=np.int32), pieces)
     before = (np.arange(len(owner)) - np.repeat(np.cumsum(pieces) - pieces, pieces)) * longest
-    begin = np.repeat(np.cumsum(counts) - counts, pieces) + before
-    length = np.minimum(counts[owner] - before, longest)
-    group = np.searchsorted(_LENGTHS, length)
+    begin = begins[owner] + before
+    length = np.minimum(counts[owner] - before, longest).astype(np.uint8)
+    group = _GROUP_OF[length]
     # The first of the other axes is the one whose rows are far apart in memory.
-    tile = (others[0][begin].astype(np.int64) * _TILES) // sizes[0]
+    tile = (indices[0][begin].astype(np.int64) * _TILES) // sizes[0]
     order = order_by(group * _TILES + tile, len(_LENGTHS) * _TILES)
     ends = np.cumsum(np.bincount(group, minlength=len(_LENGTHS)))
 
     found, owners = [], []
     # What a piece has less is taken from the entries that follow, at the end from ones made up, and weighs nothing.
-    stored, *others = (np.concatenate([item, np.zeros(longest, item.dtype)]) for item in (stored, *others))
+    stored = _with_room(stored, stored.dtype)
+    indices = [_with_room(index, smallest_integers(n)) for index, n in zip(indices, sizes, strict=True)]
     for width, stop, start in zip(_LENGTHS, ends, [0, *ends[:-1]], strict=True):
         own = order[start:stop]
-        shape = (_rounded_up(len(own)), width)
-        there = np.arange(width, dtype=np.uint8) < length[own, None].astype(np.uint8)
+        shape, first = (_rounded_up(len(own)), width), begin[own]
         values: Any = np.zeros(shape, stored.dtype)
-        np.multiply(_windows(stored, width)[begin[own]], there, out=values[: len(own)])
+        values[: len(own)] = _rows_of(stored, width, first)
+        values[: len(own)] *= _rows_of(_STEPS, width, (longest - length[own]).astype(np.intp))
         gathered: list[Any] = []
-        for other in others:
-            indices = np.zeros(shape, other.dtype)
-            indices[: len(own)] = _windows(other, width)[begin[own]]
-            gathered.append(indices)
+        for index in indices:
+            places = np.zeros(shape, index.dtype)
+            places[: len(own)] = _rows_of(index, width, first)
+            gathered.append(places)
         found.append(Group(values, tuple(gathered)))
         owners += [owner[own], np.zeros(shape[0] - len(own), np.int32)]
     index: Any = np.concatenate(owners)
     return Along(tuple(found), index), int(pieces.max(initial=0))
 
 
-def _windows(values: np.ndarray, width: int) -> np.ndarray:
-    """Return a view with a row for every place: the values from there on."""
-    return np.lib.stride_tricks.sliding_window_view(values, width)
+def _begins(index: np.ndarray, size: int) -> np.ndarray:
+    """Return where the entries of every index would begin if they were sorted, and where the last one's would end."""
+    found = np.zeros(size + 1, np.int64)
+    np.cumsum(np.bincount(index, minlength=size), out=found[1:])
+    return found
+
+
+def _with_room(values: np.ndarray, dtype: Any) -> np.ndarray:
+    """Return values in a type, and behind them as many zeros as a piece is long."""
+    found = np.zeros(len(values) + _LENGTHS[-1], dtype)
+    found[: len(values)] = values
+    return found
+
+
+def _rows_of(values: np.ndarray, width: int, first: np.ndarray) -> np.ndarray:
+    """Return for every place the values from there on, as many as a row is wide."""
+    # As one item a row, which numpy copies several times as fast as rows of short items.
+    item, step = np.dtype(f"V{width * values.itemsize}"), values.itemsize
+    whole = np.ndarray((len(values) - width + 1,), item, values, strides=(step,))
+    return whole[first].view(values.dtype).reshape(-1, width)
 
 
 def is_sparse(blocks: Sequence[Any]) -> TypeGuard[tuple[SparseTensor]]:
