@@ -6,6 +6,7 @@ it by sparse.py.
 
 from __future__ import annotations
 
+from functools import cached_property
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +43,7 @@ class Entries:
         self.shape = tuple(int(size) for size in shape)
         self.indices = indices
         self.stored = stored
+        self._sums: dict[int, np.ndarray] = {}
 
     @classmethod
     def from_dense(cls, values: np.ndarray) -> Entries:
@@ -90,7 +92,7 @@ class Entries:
         return self.shape[0]
 
     def sum(self, axis: int | tuple[int, ...] | None = None, dtype: Any = None) -> Any:
-        """Return the sum over all entries, or over all axes but one."""
+        """Return the sum over all entries, or over all axes but one, which is made once and not to be written to."""
         del dtype
         if axis is None:
             return self.stored.sum(dtype=self._accumulator)
@@ -98,15 +100,20 @@ class Entries:
         kept = [k for k in range(self.ndim) if k not in axes]
         if len(kept) != 1:
             raise NotImplementedError(f"sums over the axes {sorted(axes)} of {self.ndim}")
-        found = np.bincount(self.indices[kept[0]], self.stored, minlength=self.shape[kept[0]])
-        return found.astype(self._accumulator)
+        if kept[0] not in self._sums:
+            found = np.bincount(self.indices[kept[0]], self.stored, minlength=self.shape[kept[0]])
+            found = found.astype(self._accumulator, copy=False)
+            found.flags.writeable = False
+            self._sums[kept[0]] = found
+        return self._sums[kept[0]]
 
     @property
     def _accumulator(self) -> type:
         return np.float64 if self.dtype.kind == "f" else np.int64
 
+    @cached_property
     def histogram(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return the different values, zero first, and how often each is stored (zero never)."""
+        """The different values, zero first, and how often each is stored (zero never)."""
         low, high = (float(self.stored.min()), float(self.stored.max())) if len(self.stored) else (0.0, 0.0)
         if 0 <= low and high < _DIGIT and np.array_equal(whole := self.stored.astype(np.uint16), self.stored):
             often = np.bincount(whole)

@@ -310,7 +310,8 @@ def weighted_pull(
     slope
         Function of data and model.
     """
-    dtype, along = factors[0].dtype, tensor.along[axis]
+    dtype = factors[0].dtype
+    along, factors = _held(tensor.along[axis], factors)
 
     def slopes() -> list[Array]:
         found = []
@@ -338,7 +339,8 @@ def sum_at(
     dtype = factors[0].dtype
     # The axis in whose order the rows of the longest factor are gathered least often.
     axis = int(np.argmax(tensor.shape))
-    along, total = tensor.along[axis], jnp.zeros((), jnp.float64)
+    along, factors = _held(tensor.along[axis], factors)
+    total = jnp.zeros((), jnp.float64)
     for group, index, model in zip(along.groups, _parts(along), model_at(tensor, factors, axis), strict=True):
         data = group.values.astype(dtype)
         # In the type of the factors first: logarithms in double precision cost several times as much.

@@ -97,8 +97,9 @@ def _check_entries(
     labels: Mapping[str, ModeLabels],
 ) -> list[str]:
     """Refuse negative values of data that are mostly zero, and return warnings where they are no counts."""
-    wrong = np.flatnonzero(values.stored < 0)
-    if len(wrong):
+    different, often = (found[1:] for found in values.histogram)
+    if (different < 0).any():
+        wrong = np.flatnonzero(values.stored < 0)
         first = int(np.ravel_multi_index([index[wrong[0]] for index in values.indices], values.shape))
         raise InvalidData(
             f"tensor {key!r} has {len(wrong)} values that {constructor_repr(loss)} cannot take (lowest "
@@ -106,14 +107,16 @@ def _check_entries(
         )
     if not isinstance(loss, Poisson) or NoiseModel.from_attrs(tensor.attrs) is not None:
         return []
-    if values.dtype.kind == "f" and (share := float(np.mean(values.stored != np.rint(values.stored)))) > 0:
+    broken = int(often[different != np.rint(different)].sum())
+    if broken:
+        share = broken / len(values.stored)
         return [
             f"tensor {key!r} is fitted as counts, but {share:.0%} of its values above zero are not whole numbers; a "
             "Poisson loss means the number of events in each entry, before any scaling, averaging or calibration"
         ]
     # Where most entries are empty, most others hold the least that one event can leave: the gain.
-    gain = float(np.median(values.stored))
-    if gain > 1 and float(values.stored.min()) > 1:
+    gain = float(different[np.searchsorted(np.cumsum(often), len(values.stored) / 2)])
+    if gain > 1 and float(different.min()) > 1:
         return [
             f"tensor {key!r} is fitted as counts, but no value is 1 and half of those above zero are {gain:.3g} or "
             "less, where single events leave 1. Divide by the gain; if you know that these are counts, say so: "
@@ -245,10 +248,9 @@ def reference_loss(loss: AbstractLoss, values: CleanTensor) -> float:
     level = total / values.count if isinstance(loss, AbstractDivergence) else 0.0
     if isinstance(values.values, Entries):
         # Counts have few different values.
-        different, often = values.values.histogram()
-        often[0] += values.count - len(values.values.stored)
+        different, often = values.values.histogram
         cost = np.asarray(loss.entries(jnp.asarray(different, float), jnp.full(len(different), level)))
-        found = float(cost @ often)
+        found = float(cost @ often) + float(cost[0]) * (values.count - len(values.values.stored))
         return found if found > 0 else abs(total)
     found, step = 0.0, max(1, _ROWS // max(values.values[0].size, 1))
     for k in range(0, values.values.shape[0], step):

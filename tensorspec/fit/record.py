@@ -104,7 +104,12 @@ def finish(
     found = with_operators(problem, run.state.operators)
     solved = Problem(found.tensors, run.state.constraints, problem.links)
     ruled = {mode: rule for mode, rule in run.state.constraints.items() if rule.members}
-    if judge is None:
+    alone = problem.tensors[0] if len(problem.tensors) == 1 else None
+    if judge is None and alone is not None and alone.loss is not None and np.isfinite(float(run.state.misfit)):
+        # Sweeps of a likelihood sum it entry by entry, so that there is nothing to look at again.
+        value, squares = run.state.objective, [2 * run.state.misfit / alone.weight]
+        violations = _violations(ruled, run.state.factors)
+    elif judge is None:
         value, squares, violations = _last_look(gathered.model, solved, ruled, run.state.factors)
     else:
         value, squares = judge(solved, run.state.factors)

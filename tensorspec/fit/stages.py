@@ -207,13 +207,13 @@ class Runner:
                 self._sweeps += int(run.state.sweeps)
             self._stage += 1
             # Stages beyond the last go on from components that were merged; each merge leaves fewer.
-            following = dict(run.state.factors)
+            following: Run | Factors | None = dict(run.state.factors)
             if item.warm:
-                following = _lifted(stages[self._stage].program, following)
+                following = _lifted(stages[self._stage].program, dict(run.state.factors))
                 if item.compare and isinstance(begun, dict):
                     following = self._better(stages[self._stage], run, begun, following)
             if self._stage >= len(stages):
-                following = None if compressed else merge_alike(problem, following)
+                following = None if compressed else merge_alike(problem, dict(run.state.factors))
             if following is None:
                 self._stage = 0
                 return run
@@ -237,14 +237,14 @@ class Runner:
             raise CutOff(run, judged)
         return run
 
-    def _better(self, item: Stage, run: Run, given: Factors, found: Factors) -> Factors:
-        """Return those of two factors with which a stage has the lower objective."""
+    def _better(self, item: Stage, run: Run, given: Factors, found: Factors) -> Run:
+        """Return the beginning of a stage from that of two factors with which its objective is lower."""
         problem = with_operators(item.problem, run.state.operators)
         before, after = (
-            init_state(self._gathered.model, item.program, problem, dict(factors)).objective
-            for factors in (given, found)
+            init_state(self._gathered.model, item.program, problem, dict(factors)) for factors in (given, found)
         )
-        return found if after < before else dict(given)
+        state = after if after.objective < before.objective else before
+        return Run(state, [float(state.objective)])
 
     def _value(self, run: Run) -> float:
         """Return the objective of a run on all data."""

@@ -89,6 +89,9 @@ class HALS(AbstractSolver):
             assert isinstance(equations, NormalEquations)
             touching = constraints.touching(factor)
             if equations.shared is not None and not touching.has_quadratic:
+                if block.norms is None:
+                    members.append((*_solved_by_row(*equations.shared, equations.right.T, factor.dtype), constraints))
+                    continue
                 gram, weights = (item.astype(factor.dtype) for item in equations.shared)
                 members.append(((gram, weights), equations.right.T, constraints))
                 continue
@@ -150,10 +153,13 @@ class _Solved(NamedTuple):
         Shape (rank, rank): how much of each column goes into another one.
     step
         Shape (rank,): one over the curvature, zero for a column without.
+    spread
+        Shape (size,), where every row has a weight: one over that weight, zero for a row without; else None.
     """
 
     others: Array
     step: Array
+    spread: Array | None = None
 
 
 def _solved(gram: Array, right: Array, dtype: Any) -> tuple[_Solved, Array]:
@@ -168,13 +174,26 @@ def _solved(gram: Array, right: Array, dtype: Any) -> tuple[_Solved, Array]:
     return _Solved(others.astype(dtype), step), right.astype(dtype) * step[:, None]
 
 
+def _solved_by_row(gram: Array, weights: Array, right: Array, dtype: Any) -> tuple[_Solved, Array]:
+    """Return the same for rows that share a Gram matrix but for a weight, which says nothing of where they lie."""
+    having = weights > 0
+    spread = jnp.where(having, 1 / jnp.where(having, weights, 1), 0).astype(dtype)
+    solved, right = _solved(gram, right.astype(dtype) * spread, dtype)
+    return solved._replace(spread=spread), right
+
+
 def _plain_column(
     gram: _Solved | Array | tuple[Array, Array], right: Array, constraints: ModeConstraints, rows: Array, column: Array
 ) -> Array:
     """Return the exact minimiser of the column, free in norm."""
     if isinstance(gram, _Solved):
         into = jax.lax.dynamic_index_in_dim(gram.others, column, 0, keepdims=False)
-        return constraints.prox(right[column] - into @ rows, gram.step[column], column)
+        whole, step = right[column] - into @ rows, gram.step[column]
+        if gram.spread is None:
+            return constraints.prox(whole, step, column)
+        best = constraints.prox(whole, step * gram.spread, column)
+        # Of a row without data nothing is known.
+        return jnp.where(gram.spread > 0, best, constraints.prox(jnp.zeros_like(whole), 0.0, column))
     linear, curvature = _linear_and_curvature(gram, right, rows, column)
     own, alive = rows[column], curvature > 0
     step = 1 / jnp.where(alive, curvature, 1)

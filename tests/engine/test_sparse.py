@@ -252,9 +252,16 @@ def test_rows_that_share_a_gram_matrix_are_solved_as_rows_with_their_own():
     own = NormalEquations(jnp.asarray(weights[:, None, None] * gram), jnp.asarray(right))
     shared = own._replace(shared=(jnp.asarray(gram), jnp.asarray(weights)))
     np.testing.assert_allclose(shared.value(factor), own.value(factor), rtol=1e-12)
-    rules = ModeConstraints((ts.NonNegative(),), 3)
-    for norms in (None, [jnp.ones(3)]):
+    for members, norms in (
+        ((ts.NonNegative(),), None),
+        ((ts.NonNegative(),), [jnp.ones(3)]),
+        ((ts.Sparse(0.5),), None),
+    ):
+        rules = ModeConstraints(members, 3)
         plain, found = (
             ts.HALS(inner=2).step(Block([item], [factor], [rules], norms), ())[0][0] for item in (own, shared)
         )
         np.testing.assert_allclose(found, plain, rtol=1e-9, atol=1e-12)
+        assert np.count_nonzero(np.asarray(found)[4]) == 0
+    # Sparse leaves some entries out, by how much depends on the weight of a row.
+    assert 0 < np.mean(np.asarray(found) == 0) < 0.9
