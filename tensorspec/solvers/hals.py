@@ -104,7 +104,8 @@ class HALS(AbstractSolver):
         if norms is not None:
             norms = [norm.astype(factor.dtype) for norm, factor in zip(norms, block.factors, strict=True)]
 
-        def one_column(column: Array, current: tuple[Array, ...]) -> tuple[Array, ...]:
+        def one_column(step: Array, current: tuple[Array, ...]) -> tuple[Array, ...]:
+            column = step % rank
             both = list(zip(members, current, strict=True))
             plain = [_plain_column(*member, rows, column) for member, rows in both]
             if norms is not None:
@@ -115,14 +116,15 @@ class HALS(AbstractSolver):
                     jnp.where(norm[column] > 0, sphere, loose)
                     for norm, sphere, loose in zip(norms, held, plain, strict=True)
                 ]
-            return tuple(rows.at[column].set(new.astype(rows.dtype)) for rows, new in zip(current, plain, strict=True))
-
-        def one_pass(_: Array, current: tuple[Array, ...]) -> tuple[Array, ...]:
-            return jax.lax.fori_loop(0, rank, one_column, current)
+            # As a slice: an update by index looks whether it is inside, in kernels of its own.
+            return tuple(
+                jax.lax.dynamic_update_index_in_dim(rows, new.astype(rows.dtype), column, 0)
+                for rows, new in zip(current, plain, strict=True)
+            )
 
         # Rows of (rank, size) lie together in memory, so the columns are worked on transposed.
         start = tuple(factor.T for factor in block.factors)
-        final = jax.lax.fori_loop(0, self.inner, one_pass, start)
+        final = jax.lax.fori_loop(0, self.inner * rank, one_column, start)
         return [rows.T for rows in final], state
 
 
@@ -164,12 +166,12 @@ class _Solved(NamedTuple):
 
 def _solved(gram: Array, right: Array, dtype: Any) -> tuple[_Solved, Array]:
     """Return equations solved for each column, and their right-hand sides; so a column costs no more than a product."""
-    curvature = jnp.diagonal(gram)
+    own = jnp.eye(len(gram), dtype=bool)
+    curvature = jnp.sum(jnp.where(own, gram, 0), axis=1)
     alive = curvature > 0
     step = jnp.where(alive, 1 / jnp.where(alive, curvature, 1), 0)
     # A column whose partner died keeps its shape: what goes into it is itself.
-    apart = jnp.eye(len(gram), dtype=bool)
-    others = jnp.where(apart, jnp.where(alive, 0, -1)[:, None], gram * step[:, None])
+    others = jnp.where(own, jnp.where(alive, 0, -1)[:, None], gram * step[:, None])
     step = step.astype(dtype)
     return _Solved(others.astype(dtype), step), right.astype(dtype) * step[:, None]
 
@@ -182,13 +184,17 @@ def _solved_by_row(gram: Array, weights: Array, right: Array, dtype: Any) -> tup
     return solved._replace(spread=spread), right
 
 
+def _at(values: Array, column: Array) -> Array:
+    return jax.lax.dynamic_index_in_dim(values, column, 0, keepdims=False)
+
+
 def _plain_column(
     gram: _Solved | Array | tuple[Array, Array], right: Array, constraints: ModeConstraints, rows: Array, column: Array
 ) -> Array:
     """Return the exact minimiser of the column, free in norm."""
     if isinstance(gram, _Solved):
-        into = jax.lax.dynamic_index_in_dim(gram.others, column, 0, keepdims=False)
-        whole, step = right[column] - into @ rows, gram.step[column]
+        into, own_right, step = (_at(values, column) for values in (gram.others, right, gram.step))
+        whole = own_right - into @ rows
         if gram.spread is None:
             return constraints.prox(whole, step, column)
         best = constraints.prox(whole, step * gram.spread, column)

@@ -181,8 +181,8 @@ def _compiled(
         return (
             eqx.filter(after, eqx.is_array),
             count + 1,
-            kept.at[count].set(info.objective),
-            tried.at[count].set(info.tried),
+            jax.lax.dynamic_update_index_in_dim(kept, info.objective, count, 0),
+            jax.lax.dynamic_update_index_in_dim(tried, info.tried, count, 0),
         )
 
     empty = jnp.full((length,), jnp.nan, jnp.float64)
