@@ -3,6 +3,7 @@
 python -m benchmarks.out_of_core scaled    512 x 512 x 1024 counts (0.5 GB), beside HyperSpy and scikit-learn
 python -m benchmarks.out_of_core full      1024 x 1024 x 2048 counts (4.3 GB)
 python -m benchmarks.out_of_core tiny      64 x 64 x 256, a rehearsal
+python -m benchmarks.out_of_core cluster   scaled, two dask workers of one core each against one process on both
 
 The store is a phantom written block by block: nothing ever holds it as a whole.  Every measurement runs in a process of
 its own whose data segment is limited to 4 GB.
@@ -117,6 +118,52 @@ def ours(path: Path, sweeps: int) -> dict[str, Any]:
         "reads": [before, reading(path)],
         "why": fit.why,
     }
+
+
+def on_workers(path: Path, sweeps: int, workers: int) -> dict[str, Any]:
+    """A fit of so many sweeps on dask workers of one core each, or (none) in this process."""
+    import os
+    from contextlib import ExitStack
+
+    import tensorspec as ts
+
+    with ExitStack() as stack:
+        if workers:
+            from distributed import Client, LocalCluster
+
+            cluster = stack.enter_context(LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None))
+            client = stack.enter_context(Client(cluster))
+            pids = sorted(client.run(os.getpid).values())
+            client.run(to_one_core, pids)
+        fit = ts.fit(opened(path), ts.NMF(RANK), blocks=True, max_sweeps=sweeps, tol=0, progress=False)
+    return {"objective": fit.objective, "passes": fit.provenance["pass_seconds"], "blocks": fit.provenance["blocks"]}
+
+
+def to_one_core(pids: list[int]) -> None:
+    """Bind this process to a core of its own."""
+    import os
+
+    cores = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {cores[pids.index(os.getpid()) % len(cores)]})
+
+
+def compare_workers(folder: Path, repeats: int = 3) -> None:
+    """Print how long a later pass takes on two workers and in one process."""
+    path = folder / "scaled.zarr"
+    if not path.exists():
+        write(path, SIZES["scaled"], True)
+    pairs = []
+    for _ in range(repeats):
+        found = [child({"kind": "workers", "path": str(path), "sweeps": 12, "workers": n}, 600) for n in (0, 2)]
+        if any("failed" in item for item in found):
+            print(found)
+            return
+        # Of the sweeps: the first three passes come before them, or compile.
+        pairs.append([float(np.median(item["passes"][4:-1])) for item in found])
+        print(f"one process {pairs[-1][0]:.2f} s a pass, two workers {pairs[-1][1]:.2f} s", flush=True)
+        print(f"objectives {found[0]['objective']:.12g}, {found[1]['objective']:.12g}", flush=True)
+    ratios = sorted(two / one for one, two in pairs)
+    print(f"two workers take {np.median(ratios):.2f} times as long ({ratios[0]:.2f} to {ratios[-1]:.2f})")
 
 
 def objective(path: Path, maps: np.ndarray, spectra: np.ndarray) -> float:
@@ -235,7 +282,7 @@ def measure(size: str, compressed: bool, folder: Path, peers: bool, longest: int
 def main() -> None:
     """Run what was asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("size", nargs="?", choices=SIZES, default="scaled")
+    parser.add_argument("size", nargs="?", choices=(*SIZES, "cluster"), default="scaled")
     parser.add_argument("--raw", action="store_true", help="without compression")
     parser.add_argument("--folder", help="where the store is kept; by default a temporary one")
     parser.add_argument("--sweeps", type=int, default=15, help="of the longest run, which stands for the best")
@@ -244,10 +291,14 @@ def main() -> None:
     if options.job:
         job = json.loads(options.job)
         kind, path = job.pop("kind"), Path(job.pop("path"))
-        print(json.dumps({"ours": ours, "minibatch": minibatch, "hyperspy": hyperspy}[kind](path, **job)))
+        kinds = {"ours": ours, "minibatch": minibatch, "hyperspy": hyperspy, "workers": on_workers}
+        print(json.dumps(kinds[kind](path, **job)))
         return
     with tempfile.TemporaryDirectory() as place:
         folder = Path(options.folder or place)
+        if options.size == "cluster":
+            compare_workers(folder)
+            return
         measure(options.size, not options.raw, folder, options.size != "full", options.sweeps)
 
 

@@ -45,7 +45,7 @@ class BlockFindings:
     sampled
         Some rows and which of their entries are valid; None where no row is looked at.
     kept
-        The same of the rows that a fit begins with.
+        Which rows a fit begins with, they, and which of their entries are valid.
     region
         Which bins the block has part of.
     binned, bin_counts
@@ -65,7 +65,7 @@ class BlockFindings:
     marginals: list[np.ndarray]
     measured: list[np.ndarray]
     sampled: tuple[np.ndarray, np.ndarray | None] | None
-    kept: tuple[np.ndarray, np.ndarray | None] | None
+    kept: tuple[np.ndarray, np.ndarray, np.ndarray | None] | None
     region: Place
     binned: np.ndarray | None
     bin_counts: np.ndarray | None
@@ -164,7 +164,7 @@ def _look_at(
         sampled = values[picked].copy(), None if known is None else np.asarray(known)[picked]
     kept = None
     if share > 0 and (picked := np.flatnonzero(chosen_rows(rows, share))).size:
-        kept = values[picked].copy(), None if known is None else np.asarray(known)[picked]
+        kept = rows[picked], values[picked].copy(), None if known is None else np.asarray(known)[picked]
     region, binned, bin_counts = place, None, None
     if bins is not None:
         region = tuple(slice(own.start // bins, -(-own.stop // bins)) for own in place)

@@ -90,12 +90,11 @@ def fit_rows(
     model: AbstractModel,
     call: Call,
     mode: str,
-    share: float,
     found: Mapping[str, Surveyed],
     in_memory: Callable[..., Fit],
 ) -> Fit:
     """Fit pixels drawn at random: without what constrains pixels as neighbours or by their place, which they lack."""
-    rows = {key: _as_samples(tensors[key], item, gathered, mode, item.rows_kept(share)) for key, item in found.items()}
+    rows = {key: _as_samples(tensors[key], item, gathered, mode, item.rows_kept()) for key, item in found.items()}
     data = {key: rows.get(key, tensor) for key, tensor in tensors.items()}
     simple = (NonNegative, SumToOne)
     kept = tuple(item for item in model.constraints.get(mode, ()) if isinstance(item, simple))

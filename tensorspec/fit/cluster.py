@@ -1,8 +1,8 @@
 """Blocks on the machines of a cluster: through the dask client that the user has made, none is made here.
 
-Every block is one task, which reads its pixels where it runs; the factors are sent to every worker once a pass.  Sums
-are added pairwise, as a tree, before they come back; what belongs to rows comes back by itself.  Blocks of a worker
-that is lost are done again by others.
+Neighbouring blocks are one task, which reads their pixels where it runs; the factors are sent to every worker once a
+pass.  Sums are added within a task, then pairwise, as a tree, before they come back; what belongs to rows comes back by
+itself.  Tasks of a worker that is lost are done again by others.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import dataclasses
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain
 from typing import Any
 
 import jax
@@ -20,16 +21,18 @@ import numpy as np
 from tensorspec.algebra.blocks import Place
 from tensorspec.errors import InvalidArgument, TensorspecError
 from tensorspec.solvers.block_sums import Parts, add
-from tensorspec.solvers.block_work import Found, Work, one_by_one
+from tensorspec.solvers.block_work import Work, one_by_one, through
 from tensorspec.solvers.loop import Stopped
-from tensorspec.solvers.tensor_blocks import Room
 
 __all__ = ["Cluster", "users_client"]
 
-# How often a block is tried again whose worker was lost or whose read failed.
+# How often a task is tried again whose worker was lost or whose read failed.
 _RETRIES = 3
+# Tasks of a pass, as long as none is sent more bytes than the other number: each costs the scheduler milliseconds, and
+# what is sent goes through it.  Not a matter of how many workers there are, so that sums do not depend on it.
+_TASKS, _SENT = 512, 8_000_000
 # From how many blocks at a time what was found is fetched.
-_GROUP = 32
+_FETCHED = 32
 
 
 def users_client() -> Any:
@@ -129,16 +132,18 @@ class Cluster:
 
     def _in_turn(self, work: Callable[[Place], Any], places: Sequence[Place]) -> Iterator[Any]:
         common = self._sent(work)
-        waiting = [self._client.submit(_alone, common, place, pure=False, retries=_RETRIES) for place in places]
+        tasks = _in_tasks(places)
+        waiting = [self._client.submit(_look_at, common, own, pure=False, retries=_RETRIES) for own in tasks]
         while waiting:
-            group, waiting = waiting[:_GROUP], waiting[_GROUP:]
-            found: Iterable[Any]
+            count = max(_FETCHED // len(tasks[0]), 1)
+            group, waiting = waiting[:count], waiting[count:]
+            found: Iterable[list[Any]]
             try:
                 found = self._client.gather(group)
             except TensorspecError:
                 # Of several blocks that fail the first in order is named, whichever failed first.
                 found = (future.result() for future in group)
-            for item in found:
+            for item in chain.from_iterable(found):
                 if isinstance(item, TensorspecError):
                     raise item
                 yield item
@@ -166,10 +171,11 @@ class Cluster:
         client = self._client
         common = self._sent(work)
         all_rows = [rows_of(place) for place in places]
+        sent = sum(array.nbytes for array in arrays)
         options = {"pure": False, "retries": _RETRIES}
         found = [
-            client.submit(_one, common, place, rows, [array[rows] for array in arrays], **options)
-            for place, rows in zip(places, all_rows, strict=True)
+            client.submit(_do, common, own, rows, [[array[k] for array in arrays] for k in rows], **options)
+            for own, rows in zip(_in_tasks(places, sent), _in_tasks(all_rows, sent), strict=True)
         ]
         by_row = [client.submit(_first_of, item, **options) for item in found]
         sums = [client.submit(_second_of, item, **options) for item in found]
@@ -177,10 +183,17 @@ class Cluster:
         while len(sums) > 1:  # always the same tree, so that the result does not depend on who was first
             pairs = [sums[k : k + 2] for k in range(0, len(sums), 2)]
             sums = [client.submit(_added, *pair, **options) if len(pair) == 2 else pair[0] for pair in pairs]
-        own = client.gather(by_row)
+        own = list(chain.from_iterable(client.gather(by_row)))
         total = client.gather(sums[0])
         watch(1.0)
         return list(zip(all_rows, own, strict=True)), total
+
+
+def _in_tasks(items: Sequence[Any], sent: int = 0) -> list[Sequence[Any]]:
+    """Return the items of neighbouring blocks together, so that there are not too many tasks; `sent` are all bytes."""
+    tasks = min(max(_TASKS, -(-sent // _SENT)), len(items))
+    length = -(-len(items) // tasks)
+    return [items[k : k + length] for k in range(0, len(items), length)]
 
 
 def _says_lost(error: BaseException) -> bool:
@@ -188,24 +201,32 @@ def _says_lost(error: BaseException) -> bool:
     return bool(names & {"CancelledError", "CommClosedError", "TimeoutError", "ConnectionError", "SchedulerLost"})
 
 
-def _one(work: Work, place: Place, rows: np.ndarray, own: Sequence[np.ndarray]) -> Found:
-    """Do work with one block, on a worker; what comes back are plain arrays."""
+def _do(
+    work: Work, places: Sequence[Place], rows: Sequence[np.ndarray], own: Sequence[Sequence[np.ndarray]]
+) -> tuple[list[Any], Parts]:
+    """Do work with the blocks of a task, on a worker; what comes back are plain arrays."""
     with jax.enable_x64(True):
-        return jax.tree.map(np.asarray, _with_arrays(work, jnp.asarray)(place, rows, own, Room()))
+        found, sums = through(_with_arrays(work, jnp.asarray), zip(places, rows, own, strict=True))
+        return found, jax.tree.map(np.asarray, sums)
 
 
-def _alone(work: Any, place: Place) -> Any:
-    """Do work with one block that needs nothing but its place, on a worker; return what is wrong with its data.
+def _look_at(work: Any, places: Sequence[Place]) -> list[Any]:
+    """Do work that needs nothing but a place with the blocks of a task, on a worker.
 
-    A store that could not be read is another matter: that may go well where the block is tried again.
+    What is wrong with the data of a block is returned in its place, as the last.  A store that could not be read is
+    another matter: that may go well where the task is tried again.
     """
+    found: list[Any] = []
     with jax.enable_x64(True):
-        try:
-            return _with_arrays(work, jnp.asarray)(place)
-        except TensorspecError as error:
-            if error.__cause__ is not None:
-                raise
-            return error
+        ready = _with_arrays(work, jnp.asarray)
+        for place in places:
+            try:
+                found.append(ready(place))
+            except TensorspecError as error:
+                if error.__cause__ is not None:
+                    raise
+                return [*found, error]
+    return found
 
 
 def _with_arrays(work: Any, kind: Callable[[Any], Any]) -> Any:
@@ -218,11 +239,11 @@ def _with_arrays(work: Any, kind: Callable[[Any], Any]) -> Any:
     return dataclasses.replace(work, **{name: jax.tree.map(turned, value) for name, value in fields.items()})
 
 
-def _first_of(found: Found) -> Any:
+def _first_of(found: tuple[list[Any], Parts]) -> list[Any]:
     return found[0]
 
 
-def _second_of(found: Found) -> Parts:
+def _second_of(found: tuple[list[Any], Parts]) -> Parts:
     return found[1]
 
 

@@ -54,8 +54,6 @@ __all__ = ["fit_in_blocks", "wanted"]
 
 # Share of the free memory up to which lazy data are loaded: passes over a store cost more than anything in memory.
 _SHARE = 0.5
-# Blocks of a pass on a cluster, as long as none has more entries than the other number.
-_TASKS, _LARGEST = 2000, 2**26
 # Ends of a run after which the best so far is returned at once.
 _STOPPED = (Status.INTERRUPTED, Status.TIME_LIMIT)
 
@@ -99,10 +97,7 @@ def fit_in_blocks(
     refuse(model, behind, mode)
     inside = {key: tensor for key, tensor in tensors.items() if mode in behind.names[key]}
     client = users_client()
-    size = sum(tensor.size for tensor in inside.values())
-    # On a cluster every block costs some milliseconds of its scheduler, so that very large data have larger blocks.
-    most = ENTRIES if client is None else max(ENTRIES, min(size // _TASKS, _LARGEST))
-    entries = max(most // len(inside), 1)
+    entries = max(ENTRIES // len(inside), 1)
     given = isinstance(call.start, From)
     binning = not given and pixels_need_bins(model, call, mode)
     bins = bins_for(inside, behind.labels[mode].shape) if binning else None
@@ -136,9 +131,7 @@ def fit_in_blocks(
         with _told("the pass over the data for the loss of a constant model"):
             gathered = _with_references(gathered, streamed, found)
         stored = _checkpoint(call, gathered)
-        begun, notes = _begin(
-            tensors, gathered, model, call, streamed, found, mode, bins, share, stored, bar, in_memory
-        )
+        begun, notes = _begin(tensors, gathered, model, call, streamed, found, mode, bins, stored, bar, in_memory)
         if cluster is not None:
             cluster.gives_up = True  # from here on there is something to return
         run = _run(gathered, call, streamed, begun, stored, bar)
@@ -264,7 +257,6 @@ def _begin(
     found: Mapping[str, Surveyed],
     mode: str,
     bins: int | None,
-    share: float,
     stored: Checkpoint | None,
     bar: Progress,
     in_memory: Callable[..., Fit],
@@ -279,13 +271,13 @@ def _begin(
     if content is not None:
         ones = {name: jnp.ones(shape, gathered.dtype) for name, shape in gathered.shapes.items()}
         return run_from_arrays(content, streamed.rough_state(problem, ones)), ", gone on with from a checkpoint"
-    if share == 0:
+    if isinstance(call.start, From):
         starts = make_starts(call.start, gathered, 1, call.seed)
         with _told("the pass over the data that reads the objective of the start"):
             state = streamed.first_state(problem, start_factors(gathered, *starts[0]))
         return Run(state, [float(state.objective)]), ""
     with _told("the fit of some pixels, before its first sweep"):
-        small = fit_rows(tensors, gathered, model, call, mode, share, found, in_memory)
+        small = fit_rows(tensors, gathered, model, call, mode, found, in_memory)
     with _told(f"the second pass over the data, which solves mode {mode!r} for the first time"):
         start = From(spread_out(small, tensors, gathered, mode, bins, found))
         state = streamed.after_pixels(problem, start_factors(gathered, start, call.seed))

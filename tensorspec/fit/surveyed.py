@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from tensorspec.errors import InvalidArgument, InvalidData
-from tensorspec.fit.block_findings import BlockFindings, chosen_rows
+from tensorspec.fit.block_findings import BlockFindings
 from tensorspec.fit.validate import CleanTensor
 from tensorspec.losses.base import AbstractDivergence, AbstractLoss, AbstractRobustLoss, EntryWeights
 from tensorspec.losses.least_squares import LeastSquares
@@ -107,7 +107,7 @@ class Surveyed:
             valid = np.concatenate([np.asarray(own) for _, own in self.sampled])
         return CleanTensor(values, valid, self.clean.rms, self.count)
 
-    def rows_kept(self, share: float) -> np.ndarray:
+    def rows_kept(self) -> np.ndarray:
         """Return the rows that a fit begins with, shape (rows, ...), NaN where an entry is not valid."""
         single = self.dtype.kind in "biu" or self.dtype == np.float32
         parts = []
@@ -117,7 +117,7 @@ class Surveyed:
                 part[~valid] = np.nan
             own = self.row_masks[0]
             if own is not None:
-                part[own[rows[chosen_rows(rows, share)]] == 0] = np.nan
+                part[own[rows] == 0] = np.nan
             parts.append(part)
         found = np.concatenate(parts)
         for axis, own in enumerate(self.row_masks[1:], start=1):
@@ -190,7 +190,7 @@ class Surveyed:
         if found.sampled is not None:
             self.sampled.append(found.sampled)
         if found.kept is not None:
-            self.kept.append((found.rows, *found.kept))
+            self.kept.append(found.kept)
         if self.binned is not None and found.binned is not None and found.bin_counts is not None:
             self.binned[found.region] += found.binned
             self.bin_counts[found.region] += found.bin_counts

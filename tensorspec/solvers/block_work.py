@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +24,7 @@ from tensorspec.solvers.block_sums import Parts, add, loss_of, parts_of, solve_r
 from tensorspec.solvers.dispatch import BlockPlan
 from tensorspec.solvers.tensor_blocks import Room, TensorBlocks
 
-__all__ = ["Asking", "Each", "Found", "Referring", "Solving", "Summing", "Work", "one_by_one"]
+__all__ = ["Asking", "Each", "Found", "Referring", "Solving", "Summing", "Work", "one_by_one", "through"]
 
 Found = tuple[Any, Parts]
 
@@ -176,12 +176,35 @@ def one_by_one(
     watch
         Called after every block with the share of the pass that is done.
     """
-    found, sums, room = [], {}, Room()
-    for count, place in enumerate(places):
-        rows = rows_of(place)
+    all_rows = [rows_of(place) for place in places]
+    each = ((place, rows, [array[rows] for array in arrays]) for place, rows in zip(places, all_rows, strict=True))
+    found, sums = through(work, each, lambda count: watch(count / len(places)))
+    return list(zip(all_rows, found, strict=True)), sums
+
+
+def through(
+    work: Work,
+    blocks: Iterable[tuple[Place, np.ndarray, Sequence[np.ndarray]]],
+    watch: Callable[[int], None] = lambda count: None,
+) -> tuple[list[Any], Parts]:
+    """Do work with some blocks, one after the other; return what belongs to the rows of each, and sums.
+
+    Parameters
+    ----------
+    work
+        What is done.
+    blocks
+        Of each its place, its rows, and what arrays hold for these.
+    watch
+        Called after every block with how many are done.
+    """
+    found: list[Any] = []
+    sums: Parts = {}
+    room = Room()
+    for place, rows, own in blocks:
         # Waiting for the answers frees the room for the next block.
-        own, parts = jax.block_until_ready(work(place, rows, [array[rows] for array in arrays], room))
-        found.append((rows, jax.tree.map(np.asarray, own)))
+        answer, parts = jax.block_until_ready(work(place, rows, own, room))
+        found.append(jax.tree.map(np.asarray, answer))
         add(sums, parts)
-        watch((count + 1) / len(places))
+        watch(len(found))
     return found, sums

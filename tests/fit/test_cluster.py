@@ -14,6 +14,7 @@ import tensorspec as ts
 
 distributed = pytest.importorskip("distributed")
 in_blocks = importlib.import_module("tensorspec.fit.in_blocks")
+fit_cluster = importlib.import_module("tensorspec.fit.cluster")
 streamed = importlib.import_module("tensorspec.solvers.streamed")
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]
 
@@ -52,8 +53,10 @@ def after(monkeypatch, sweeps, action):
     monkeypatch.setattr(streamed.Streamed, "advance", acting)
 
 
-def test_two_workers_and_one_that_is_lost(monkeypatch, client):
+@pytest.mark.parametrize("tasks", [512, 4])
+def test_two_workers_and_one_that_is_lost(monkeypatch, client, tasks):
     monkeypatch.setattr(in_blocks, "ENTRIES", 2 * X * E)
+    monkeypatch.setattr(fit_cluster, "_TASKS", tasks)  # of six blocks, two at a time
     expected = alone(monkeypatch)
     found = ts.fit(DATA, ts.NMF(R), **OPTIONS)
     assert "on the workers of the dask client" in found.why and found.provenance["blocks"] == 6
@@ -147,7 +150,7 @@ def assert_same_survey(found, expected):
         for own, other in zip(getattr(found, name), getattr(expected, name), strict=True):
             np.testing.assert_array_equal(own, other)
     np.testing.assert_array_equal(found.sample.values, expected.sample.values)
-    np.testing.assert_array_equal(found.rows_kept(0.5), expected.rows_kept(0.5))
+    np.testing.assert_array_equal(found.rows_kept(), expected.rows_kept())
     if expected.binned is None:
         assert found.binned is None
     else:
@@ -196,7 +199,7 @@ def test_a_worker_lost_in_the_first_pass_changes_nothing(monkeypatch, client, tm
 
 def test_without_its_scheduler_the_first_pass_goes_on_here(monkeypatch, client):
     monkeypatch.setattr(in_blocks, "ENTRIES", 2 * X * E)
-    monkeypatch.setattr(importlib.import_module("tensorspec.fit.cluster"), "_GROUP", 2)
+    monkeypatch.setattr(importlib.import_module("tensorspec.fit.cluster"), "_FETCHED", 2)
     original, seen = in_blocks.Progress.passed, []
 
     def closing(self, share, number):
