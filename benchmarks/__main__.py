@@ -177,7 +177,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _command(name: str) -> str:
-    given = [item for item in sys.argv[1:] if item not in ("all", name)]
+    left_out = {"all", name}
+    if "--output" in sys.argv:  # where somebody writes to is nobody else's matter
+        left_out |= set(sys.argv[sys.argv.index("--output") :][:2])
+    given = [item for item in sys.argv[1:] if item not in left_out]
     return " ".join(["python -m benchmarks", *([] if name == "peers" else [name]), *given])
 
 
