@@ -45,8 +45,9 @@ from tensorspec.problem import Factors, Problem
 from tensorspec.solution import Fit
 from tensorspec.solvers.block_work import one_by_one
 from tensorspec.solvers.loop import Checkpoint, Run, Stopped, run_from_arrays, solve, state_to_arrays
+from tensorspec.solvers.passes import passes_of_a_sweep
 from tensorspec.solvers.status import Status
-from tensorspec.solvers.streamed import Streamed, passes_of_a_sweep
+from tensorspec.solvers.streamed import Streamed
 from tensorspec.starts.given import From
 
 __all__ = ["fit_in_blocks", "wanted"]

@@ -34,6 +34,7 @@ from tensorspec.problem import Factors, Problem
 from tensorspec.provenance import Provenance
 from tensorspec.recipe import constructor_repr
 from tensorspec.solution import Fit, TensorRecord
+from tensorspec.solvers.compiling import by_problem
 from tensorspec.solvers.loop import Limits, Run
 from tensorspec.solvers.status import Status
 from tensorspec.solvers.sweep import objective
@@ -303,7 +304,7 @@ def _violations(rules: Any, factors: Any) -> Any:
     return {mode: rule.violation(factors[mode]) for mode, rule in rules.items()}
 
 
-@eqx.filter_jit
+@by_problem(eqx.filter_jit)
 def _last_look(model: AbstractModel, problem: Problem, rules: Any, factors: Any) -> tuple[Any, list[Any], Any]:
     """Return objective, twice the loss of each tensor, and the violation of each mode, in one program."""
     value, _, squares = objective(model, problem, factors)

@@ -4,15 +4,6 @@ A sweep asks the data only for sums over pixels (what all other modes need) and 
 read block by block, the sums are added up in float64, and every update is the one that data in memory have: the
 functions of `steps.py`, with whole factors, which are small.  Any constraint and any solver of a mode will do; results
 differ from those of data in memory by the rounding of sums.
-
-How many passes a sweep takes:
-
-- one for each block of modes (two for a matrix), and for a likelihood one more that sums it, which also answers the
-  first question of the next sweep, were this one accepted;
-- one in all where the pixels are updated last and by themselves, each entry on its own (`NonNegative`, `Box`, `Sparse`
-  under HALS): then the rows of a block are solved as soon as they are read, and the same block answers the first
-  question of the next sweep.  After a sweep that was not accepted (a restart of the extrapolation) that answer is void
-  and costs a pass.
 """
 
 from __future__ import annotations
@@ -23,7 +14,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
@@ -31,7 +21,6 @@ from jaxtyping import Array
 from tensorspec.algebra.blocks import Place
 from tensorspec.algebra.majoriser import Majoriser
 from tensorspec.algebra.normal_equations import NormalEquations
-from tensorspec.constraints.base import Separability
 from tensorspec.coupling.links import link_equations, link_value
 from tensorspec.coupling.through import inside
 from tensorspec.models.base import AbstractModel
@@ -42,6 +31,7 @@ from tensorspec.solvers.block_work import Asking, Each, Referring, Solving, Summ
 from tensorspec.solvers.dispatch import BlockPlan
 from tensorspec.solvers.feasible import put_on
 from tensorspec.solvers.hals import HALS
+from tensorspec.solvers.passes import rows_by_themselves, with_losses
 from tensorspec.solvers.question import added
 from tensorspec.solvers.steps import (
     Midway,
@@ -59,38 +49,13 @@ from tensorspec.solvers.steps import (
 from tensorspec.solvers.sweep import judged
 from tensorspec.solvers.tensor_blocks import TensorBlocks
 
-__all__ = ["Streamed", "passes_of_a_sweep"]
+__all__ = ["Streamed"]
 
 # Repeats of the first solution of the pixels, which begins far from it; a repeat costs little beside reading.
 _FIRST_REPEATS = 40
 _begun, _following = eqx.filter_jit(begun), eqx.filter_jit(following)
 _stepped, _updated, _ended = eqx.filter_jit(stepped), eqx.filter_jit(updated_with), eqx.filter_jit(ended)
 _judged = eqx.filter_jit(judged)
-
-
-def rows_by_themselves(program: Program, problem: Problem, mode: str) -> bool:
-    """Return whether the pixels are updated last, and every entry of a row without a look at other rows."""
-    block, rule = program.blocks[-1], problem.constraints[mode]
-    if block.modes != (mode,) or len(program.blocks) < 2 or not isinstance(block.solver, HALS):
-        return False
-    if block.scored or any(any(columns) for columns in block.held) or rule.splits > 1 or rule.stateful:
-        return False
-    # Values of their own for every pixel (known maps, bounds of an image) stay with the whole factor.
-    flat = all(jnp.ndim(leaf) == 0 for leaf in jax.tree.leaves(rule) if eqx.is_array(leaf))
-    linked = any(mode in link.modes for link in problem.links)
-    return flat and rule.separability == Separability.ENTRY and not rule.has_quadratic and not linked
-
-
-def passes_of_a_sweep(program: Program, problem: Problem, mode: str) -> int:
-    """Return how often a sweep reads the data, where no extrapolation has to be taken back."""
-    if rows_by_themselves(program, problem, mode):
-        return len(program.blocks) - 1
-    spared = 1 if _losses(problem) else 0  # the pass that sums the loss answers the first question
-    return len(program.blocks) + len(_losses(problem)[:1]) - spared
-
-
-def _losses(problem: Problem) -> list[int]:
-    return [k for k, tensor in enumerate(problem.tensors) if tensor.loss is not None]
 
 
 class Streamed:
@@ -186,7 +151,7 @@ class Streamed:
         for index in range(len(program.blocks)):
             given = spared if index == 0 else None
             midway, losses, parts = self._update(problem, state, midway, index, given)
-        missing = [k for k in _losses(problem) if losses[k] is None]
+        missing = [k for k in with_losses(problem) if losses[k] is None]
         if missing:
             ahead = _following(program, problem, state, midway)
             found, parts = self._sum_losses(problem, midway, missing, program.blocks[0], ahead)

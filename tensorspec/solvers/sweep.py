@@ -28,6 +28,7 @@ from tensorspec.coupling.links import link_value
 from tensorspec.models.base import AbstractModel
 from tensorspec.problem import Factors, Problem
 from tensorspec.solvers.base import rounding
+from tensorspec.solvers.compiling import by_problem
 from tensorspec.solvers.dimension_tree import contracted_ahead, without_contracted
 from tensorspec.solvers.dispatch import joint_solver
 from tensorspec.solvers.feasible import put_on
@@ -81,7 +82,7 @@ def objective(
     return misfit + penalty, misfit, squares
 
 
-@eqx.filter_jit
+@by_problem(eqx.filter_jit)
 def init_state(model: AbstractModel, program: Program, problem: Problem, factors: Factors) -> SweepState:
     """Return the state before the first sweep: the start put onto constraints and norms, and its objective."""
     constraints = {mode: rule.init_state(factors[mode].shape[0]) for mode, rule in problem.constraints.items()}
@@ -155,7 +156,7 @@ def judged(
     return eqx.tree_at(lambda s: (s.quiet, s.status), after, (quiet, status))
 
 
-@partial(jax.jit, static_argnames=("program", "static", "length"))
+@by_problem(partial(jax.jit, static_argnames=("program", "static", "length")))
 def _compiled(
     arrays: Any, problem: Any, tol: Any, limit: Any, *, program: Program, static: Static, length: int
 ) -> tuple[Any, Array, Array]:
