@@ -17,6 +17,8 @@ from tensorspec.shared_modes import ENERGIES, units_of
 __all__ = ["align"]
 
 INTERPOLATIONS = ("linear", "cubic", "nearest")
+# Channels.
+_ROUNDING = 1e-6
 
 
 def align(
@@ -148,8 +150,9 @@ def _moved(
     """Return data whose spectra are moved back by their shifts, and their axis by the place of the peak."""
     step = evenly_spaced("align", data, dim)
     channels = shift.as_numpy().astype(float) / step
-    if interpolation == "nearest":
-        channels = channels.round()
+    # What is left of a whole channel by rounding would cost a channel at the ends.
+    whole = channels.round()
+    channels = whole if interpolation == "nearest" else channels.where(abs(channels - whole) > _ROUNDING, whole)
     least, most = float(channels.min()), float(channels.max())
     if max(-least, most, most - least) >= data.sizes[dim] - 2:
         raise InvalidData(f"align: shifts of {least:.1f} to {most:.1f} channels would move a spectrum off its axis.")

@@ -221,3 +221,14 @@ LOW = low_loss(1e3, 0.0, pixels=5)[0]
 def test_what_cannot_be_meant_is_refused(call, error, said):
     with pytest.raises(error, match=said):
         call()
+
+
+def test_rounding_of_a_whole_channel_costs_no_channel():
+    spectra = xr.DataArray(
+        np.random.default_rng(0).random((3, 60)), dims=("x", "energy_loss"), coords={"energy_loss": np.arange(60) * 0.5}
+    )
+    shifts = xr.DataArray([0.0, 0.5, -0.5], dims="x")
+    expected = ts.align(spectra, shifts)
+    assert expected.sizes["energy_loss"] == 58
+    xr.testing.assert_allclose(ts.align(spectra, shifts * (1 + 1e-10)), expected, rtol=1e-12)
+    assert ts.align(spectra, shifts * (1 + 1e-4)).sizes["energy_loss"] == 56
