@@ -1,10 +1,10 @@
-"""How programs are compiled: those of dense least squares in half the time.
+"""How programs are compiled: those of dense least squares in six tenths of the time.
 
 XLA has two ways to make loops out of fused operations.  The newer one vectorises logarithms and gathers, which
 likelihoods and sparse tensors live on, and takes twice as long to compile.  Dense least squares are products and short
 loops beside them, as fast either way: measured on the first fit of a process, 1.4 s of compiling became 0.8 s, and the
 fits themselves took the same time (16384 x 1024, 4096 x 512 x 40), where a Poisson fit of sparse counts took 1.6 times
-as long.
+as long, and one with `Unimodal` spectra 1.17 times: constraints with loops of their own are compiled as usual.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import jax
 from jax.core import Tracer
 
 from tensorspec.algebra.sparse import is_sparse
+from tensorspec.constraints.base import Separability
 from tensorspec.problem import Problem
 
 __all__ = ["by_problem", "sooner"]
@@ -64,4 +65,7 @@ def by_problem(jit: Callable[..., Callable[..., Any]]) -> Callable[[Callable[...
 
 
 def _dense_squares(problem: Problem) -> bool:
-    return all(tensor.loss is None and not is_sparse(tensor.blocks) for tensor in problem.tensors)
+    """Return whether data are dense, losses squares, and constraints no more than a map of each entry."""
+    dense = all(tensor.loss is None and not is_sparse(tensor.blocks) for tensor in problem.tensors)
+    rules = problem.constraints.values()
+    return dense and all(rule.separability == Separability.ENTRY and rule.splits <= 1 for rule in rules)

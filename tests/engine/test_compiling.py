@@ -8,14 +8,16 @@ import pytest
 import tensorspec as ts
 from tensorspec.algebra.entries import Entries
 from tensorspec.algebra.sparse import SparseTensor
+from tensorspec.constraints.compose import ModeConstraints
 from tensorspec.problem import Problem, Tensor
 from tensorspec.solvers import compiling
 
 ONE = jnp.ones(())
 
 
-def problem(blocks, loss=None):
-    return Problem((Tensor(("a", "b"), blocks, ONE, ONE, (None, None), None, ONE, loss),), {}, ())
+def problem(blocks, loss=None, rule=None):
+    rules = {"a": ModeConstraints((rule or ts.NonNegative(),), 1), "b": ModeConstraints((ts.NonNegative(),), 1)}
+    return Problem((Tensor(("a", "b"), blocks, ONE, ONE, (None, None), None, ONE, loss),), rules, ())
 
 
 DENSE = problem((jnp.ones((2, 3)),))
@@ -46,6 +48,7 @@ def test_dense_squares_alone_are_compiled_sooner():
     assert used(DENSE, compiling._SOONER) == {"xla_cpu_use_fusion_emitters": False}
     assert used(SPARSE, compiling._SOONER) is None
     assert used(LIKELIHOOD, compiling._SOONER) is None
+    assert used(problem((jnp.ones((2, 3)),), rule=ts.Unimodal()), compiling._SOONER) is None
 
 
 def test_a_compiler_that_does_not_know_the_option_is_used_as_it_is():
