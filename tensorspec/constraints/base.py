@@ -7,8 +7,8 @@ A constraint is a frozen bag of settings.  It offers channels, and a solver uses
 - `AbstractQuadraticPenalty`: a quadratic, added to the normal equations, so that every solver has it for nothing.
 - `AbstractMajorisedPenalty`: a penalty below a quadratic that touches it at the present factor; solvers take that one.
 
-Where it can, it is also `Bijective`, `Resolvable`, `Stateful`, `Majorised`, an `Assumption`, `Combinable` or
-`ChecksPartners`; and it may say how its proximal map goes together with others: `Composable`, `Uniform`,
+Where it can, it is also `Bijective`, `Resolvable`, `Stateful`, `Majorised`, `Iterated`, an `Assumption`, `Combinable`
+or `ChecksPartners`; and it may say how its proximal map goes together with others: `Composable`, `Uniform`,
 `CompletesSquare`, `Positive`.  None of these methods is ever overridden twice: a class is either abstract or final.
 
 Arrays are ``(size, columns)``, the columns being those components that the constraint acts on; a solver that works by
@@ -41,6 +41,7 @@ __all__ = [
     "CompletesSquare",
     "Composable",
     "Context",
+    "Iterated",
     "Majorised",
     "OfSamples",
     "Positive",
@@ -303,6 +304,20 @@ class Majorised(Stateful):
     @abc.abstractmethod
     def bound(self, factor: Float[Array, "size columns"]) -> Float[Array, ""]:
         """Return the bound; its part that depends on the factor has the degree of the constraint."""
+
+
+class Iterated(abc.ABC):
+    """A penalty whose proximal map takes many iterations, which may go on where those for similar values ended."""
+
+    @abc.abstractmethod
+    def memory(self, size: int) -> Any:
+        """Return the arrays with which the first map of a column begins, or None where it takes no iterations."""
+
+    @abc.abstractmethod
+    def prox_from(
+        self, values: Float[Array, "..."], step: Any, memory: Any, column: Any = None
+    ) -> tuple[Float[Array, "..."], Any]:
+        """Return the proximal map after some iterations, and the arrays they ended with; one row of them a column."""
 
 
 class Assumption(abc.ABC):  # noqa: B024 - it is a mark, and asks for nothing

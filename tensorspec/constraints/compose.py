@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -24,6 +25,7 @@ from tensorspec.constraints.base import (
     Combinable,
     CompletesSquare,
     Composable,
+    Iterated,
     Majorised,
     Positive,
     Quadratic,
@@ -81,13 +83,15 @@ def _order(constraint: AbstractConstraint) -> int:
     return 0
 
 
-def _apply(member: Any, values: Array, step: Any, column: Any = None) -> tuple[Array, Any]:
-    """Return a proximal map of the values, and the step that is left for the maps that follow."""
+def _apply(member: Any, values: Array, step: Any, column: Any = None, memory: Any = None) -> tuple[Array, Any, Any]:
+    """Return a proximal map of the values, the step that is left for the maps that follow, and what is remembered."""
     if isinstance(member, CompletesSquare):
         changed, step = member.complete_square(values, step, column)
+    elif memory is not None:
+        changed, memory = member.prox_from(values, step, memory, column)
     else:
         changed = member.prox(values, step) if column is None else member.prox(values, step, column)
-    return changed.astype(values.dtype), step
+    return changed.astype(values.dtype), step, memory
 
 
 def _exact(first: AbstractConstraint, second: AbstractConstraint) -> bool:
@@ -238,28 +242,50 @@ class ModeConstraints(eqx.Module):
 
     def prox(self, values: Float[Array, "..."], step: Any, column: Any = None, split: int = 0) -> Float[Array, "..."]:
         """Return the proximal map of one split; a column ``(size,)`` when its index is given."""
-        if not self._proximal:
-            return values
-        for index in self._proximal[split]:
+        return self.prox_from(values, step, None, column, split)[0]
+
+    def memory(self, size: int) -> tuple[tuple[Any, ...], ...]:
+        """Return for each split what the iterations of its members begin with, a row for each component."""
+
+        def rows(member: Any) -> Any:
+            own = member.memory(size) if isinstance(member, Iterated) else None
+            return jax.tree.map(lambda values: jnp.tile(values, (self.rank, 1)), own)
+
+        return tuple(tuple(rows(self.members[index]) for index in split) for split in self._proximal)
+
+    def prox_from(
+        self, values: Float[Array, "..."], step: Any, memory: Any, column: Any = None, split: int = 0
+    ) -> tuple[Float[Array, "..."], Any]:
+        """Return the proximal map of one split, begun from what is remembered of similar values, and the same of these.
+
+        With `column`, `memory` is that of the column; with None every map is found from the beginning, as far as its
+        constraint documents.
+        """
+        own = self._proximal[split] if self._proximal else ()
+        kept = []
+        for index, known in zip(own, (None,) * len(own) if memory is None else memory, strict=True):
             member = self.members[index]
             assert isinstance(member, (AbstractHardConstraint, AbstractPenalty))
             columns = self._acting(member)
             everywhere = len(columns) == self.rank
             if column is not None:
                 place = jnp.asarray([columns.index(r) if r in columns else -1 for r in range(self.rank)])[column]
-                changed, left = _apply(member, values, step, jnp.maximum(place, 0))
+                changed, left, known = _apply(member, values, step, jnp.maximum(place, 0), known)
                 values = changed if everywhere else jnp.where(place >= 0, changed, values)
                 step = left if everywhere else jnp.where(place >= 0, left, step)
             elif everywhere and columns == tuple(range(self.rank)):
-                values, step = _apply(member, values, step)
+                values, step, known = _apply(member, values, step, None, known)
             else:
                 local = step[..., jnp.asarray(columns)] if jnp.ndim(step) == 2 and jnp.shape(step)[1] > 1 else step
                 chosen = jnp.asarray(columns)
-                changed, left = _apply(member, values[:, chosen], local)
+                mine = jax.tree.map(lambda rows, at=chosen: rows[at], known)
+                changed, left, mine = _apply(member, values[:, chosen], local, None, mine)
+                known = jax.tree.map(lambda rows, new, at=chosen: rows.at[at].set(new), known, mine)
                 values = values.at[:, chosen].set(changed)
                 if left is not local:
                     step = jnp.broadcast_to(jnp.asarray(step, left.dtype), values.shape).at[:, chosen].set(left)
-        return values
+            kept.append(known)
+        return values, tuple(kept)
 
     def touching(self, factor: Float[Array, "size rank"]) -> ModeConstraints:
         """Return the constraints with majorised penalties replaced by their quadratics through a factor."""

@@ -83,9 +83,9 @@ class AOADMM(AbstractSolver):
         return None
 
     def init(self, factors: Sequence[Float[Array, "size rank"]], constraints: Sequence[ModeConstraints]) -> Any:
-        """Return zero duals, one for each split of each mode, in the units of the normal equations."""
+        """Return for each mode zero duals, one a split, in units of the normal equations, and what maps remember."""
         return [
-            [jnp.zeros_like(factor) for _ in range(rules.splits)]
+            ([jnp.zeros_like(factor) for _ in range(rules.splits)], rules.memory(factor.shape[0]))
             for factor, rules in zip(factors, constraints, strict=True)
         ]
 
@@ -99,26 +99,32 @@ class AOADMM(AbstractSolver):
         if block.norms is not None:
             members = _tie_penalties(members, block.norms)
         primal = [[factor] * rules.splits for factor, rules in zip(block.factors, block.constraints, strict=True)]
-        dual = [[y / m.penalty for y in own] for own, m in zip(state, members, strict=True)]
+        dual = [[y / m.penalty for y in own] for (own, _), m in zip(state, members, strict=True)]
+        memory = [known for _, known in state]
 
-        def iterate(_: Array, carry: tuple[Any, Any, Any]) -> tuple[Any, Any, Any]:
-            primal, dual, _ = carry
+        def iterate(_: Array, carry: tuple[Any, ...]) -> tuple[Any, ...]:
+            primal, dual, memory, _ = carry
             solved = [m.solve(z, u) for m, z, u in zip(members, primal, dual, strict=True)]
             points = [[a + u for u in own] for a, own in zip(solved, dual, strict=True)]
             if block.norms is None:
-                pulled = [
-                    [m.rules.prox(point, 1 / m.penalty, split=k) for k, point in enumerate(own)]
-                    for m, own in zip(members, points, strict=True)
+                found = [
+                    [
+                        m.rules.prox_from(point, 1 / m.penalty, known, split=k)
+                        for k, (point, known) in enumerate(zip(own, knowns, strict=True))
+                    ]
+                    for m, own, knowns in zip(members, points, memory, strict=True)
                 ]
+                pulled = [[value for value, _ in own] for own in found]
+                memory = [tuple(known for _, known in own) for own in found]
             else:
                 pulled = _pull_on_sphere(members, points, block.factors, block.norms)
             dual = [
                 [u + a - z for u, z in zip(us, zs, strict=True)] for us, a, zs in zip(dual, solved, pulled, strict=True)
             ]
-            return pulled, dual, solved
+            return pulled, dual, memory, solved
 
         count = self.inner if any(rules.splits for rules in block.constraints) else 1
-        primal, dual, solved = jax.lax.fori_loop(0, count, iterate, (primal, dual, list(block.factors)))
+        primal, dual, memory, solved = jax.lax.fori_loop(0, count, iterate, (primal, dual, memory, list(block.factors)))
         result = [z[0] if z else a for z, a in zip(primal, solved, strict=True)]
         result = [_make_feasible(value, rules) for value, rules in zip(result, block.constraints, strict=True)]
         for step in _other_steps(block, members):
@@ -127,7 +133,8 @@ class AOADMM(AbstractSolver):
         before = block_value(block, block.factors)
         better = block_value(block, result) <= before + _ROUNDING * jnp.abs(before)
         result = [jnp.where(better, new, old) for new, old in zip(result, block.factors, strict=True)]
-        return result, [[u * m.penalty for u in own] for own, m in zip(dual, members, strict=True)]
+        dual = [[u * m.penalty for u in own] for own, m in zip(dual, members, strict=True)]
+        return result, list(zip(dual, memory, strict=True))
 
 
 class _Member(NamedTuple):

@@ -14,7 +14,7 @@ from tensorspec.algebra.normal_equations import NormalEquations
 from tensorspec.constraints.base import Separability
 from tensorspec.constraints.compose import ModeConstraints
 from tensorspec.errors import InvalidArgument
-from tensorspec.solvers.base import AbstractSolver, Block, check_compress, with_quadratic
+from tensorspec.solvers.base import AbstractSolver, Block, block_value, check_compress, with_quadratic
 
 __all__ = ["HALS"]
 
@@ -77,12 +77,14 @@ class HALS(AbstractSolver):
         return None
 
     def init(self, factors: Sequence[Float[Array, "size rank"]], constraints: Sequence[ModeConstraints]) -> Any:
-        """Return nothing: no state is kept."""
-        del factors, constraints
-        return ()
+        """Return for each mode what the iterations of its proximal map begin with, a row a column; mostly nothing."""
+        return [rule.memory(factor.shape[0])[:1] for factor, rule in zip(factors, constraints, strict=True)]
 
     def step(self, block: Block, state: Any) -> tuple[list[Float[Array, "size rank"]], Any]:
-        """Go through the columns `inner` times; every column step is an exact minimisation."""
+        """Go through the columns `inner` times; every column step is an exact minimisation.
+
+        Proximal maps that take iterations come nearer from step to step, and the result is kept where it is better.
+        """
         rank = block.factors[0].shape[1]
         members: list[tuple[Any, Array, ModeConstraints]] = []
         for equations, factor, constraints in zip(block.equations, block.factors, block.constraints, strict=True):
@@ -104,10 +106,13 @@ class HALS(AbstractSolver):
         if norms is not None:
             norms = [norm.astype(factor.dtype) for norm, factor in zip(norms, block.factors, strict=True)]
 
-        def one_column(step: Array, current: tuple[Array, ...]) -> tuple[Array, ...]:
-            column = step % rank
+        def one_column(step: Array, carry: tuple[tuple[Array, ...], Any]) -> tuple[tuple[Array, ...], Any]:
+            column, (current, memories) = step % rank, carry
             both = list(zip(members, current, strict=True))
-            plain = [_plain_column(*member, rows, column) for member, rows in both]
+            known = jax.tree.map(lambda rows: _at(rows, column), memories)
+            found = [_plain_column(*member, rows, column, own) for (member, rows), own in zip(both, known, strict=True)]
+            plain, known = [value for value, _ in found], [own for _, own in found]
+            memories = jax.tree.map(lambda rows, own: _with(rows, own, column), memories, known)
             if norms is not None:
                 free = [_linear_and_curvature(gram, right, rows, column) for (gram, right, _), rows in both]
                 rules = [rule for _, _, rule in members]
@@ -116,16 +121,16 @@ class HALS(AbstractSolver):
                     jnp.where(norm[column] > 0, sphere, loose)
                     for norm, sphere, loose in zip(norms, held, plain, strict=True)
                 ]
-            # As a slice: an update by index looks whether it is inside, in kernels of its own.
-            return tuple(
-                jax.lax.dynamic_update_index_in_dim(rows, new.astype(rows.dtype), column, 0)
-                for rows, new in zip(current, plain, strict=True)
-            )
+            return tuple(_with(rows, new, column) for rows, new in zip(current, plain, strict=True)), memories
 
         # Rows of (rank, size) lie together in memory, so the columns are worked on transposed.
         start = tuple(factor.T for factor in block.factors)
-        final = jax.lax.fori_loop(0, self.inner * rank, one_column, start)
-        return [rows.T for rows in final], state
+        final, memories = jax.lax.fori_loop(0, self.inner * rank, one_column, (start, state))
+        result = [rows.T for rows in final]
+        if jax.tree.leaves(memories):
+            better = block_value(block, result) <= block_value(block, block.factors)
+            result = [jnp.where(better, new, old) for new, old in zip(result, block.factors, strict=True)]
+        return result, memories
 
 
 def _linear_and_curvature(
@@ -188,25 +193,42 @@ def _at(values: Array, column: Array) -> Array:
     return jax.lax.dynamic_index_in_dim(values, column, 0, keepdims=False)
 
 
+def _with(rows: Array, new: Array, column: Array) -> Array:
+    # As a slice: an update by index looks whether it is inside, in kernels of its own.
+    return jax.lax.dynamic_update_index_in_dim(rows, new.astype(rows.dtype), column, 0)
+
+
 def _plain_column(
-    gram: _Solved | Array | tuple[Array, Array], right: Array, constraints: ModeConstraints, rows: Array, column: Array
-) -> Array:
-    """Return the exact minimiser of the column, free in norm."""
+    gram: _Solved | Array | tuple[Array, Array],
+    right: Array,
+    constraints: ModeConstraints,
+    rows: Array,
+    column: Array,
+    memory: tuple[Any, ...],
+) -> tuple[Array, tuple[Any, ...]]:
+    """Return the exact minimiser of the column, free in norm, and what is remembered for the next one."""
+
+    def nearest(values: Array, step: Array) -> tuple[Array, tuple[Any, ...]]:
+        if not memory:
+            return constraints.prox(values, step, column), memory
+        found, kept = constraints.prox_from(values, step, memory[0], column)
+        return found, (kept,)
+
     if isinstance(gram, _Solved):
         into, own_right, step = (_at(values, column) for values in (gram.others, right, gram.step))
         whole = own_right - into @ rows
         if gram.spread is None:
-            return constraints.prox(whole, step, column)
-        best = constraints.prox(whole, step * gram.spread, column)
+            return nearest(whole, step)
+        best, kept = nearest(whole, step * gram.spread)
         # Of a row without data nothing is known.
-        return jnp.where(gram.spread > 0, best, constraints.prox(jnp.zeros_like(whole), 0.0, column))
+        return jnp.where(gram.spread > 0, best, constraints.prox(jnp.zeros_like(whole), 0.0, column)), kept
     linear, curvature = _linear_and_curvature(gram, right, rows, column)
     own, alive = rows[column], curvature > 0
     step = 1 / jnp.where(alive, curvature, 1)
-    best = constraints.prox(linear * step, step, column)
+    best, kept = nearest(linear * step, step)
     # Without curvature nothing is known: a row without data is zero, a column whose partner died keeps its shape.
     idle = own if curvature.ndim == 0 else constraints.prox(jnp.zeros_like(own), 0.0, column)
-    return jnp.where(alive, best, idle)
+    return jnp.where(alive, best, idle), kept
 
 
 def _held_columns(

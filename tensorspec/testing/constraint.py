@@ -18,6 +18,7 @@ from tensorspec.constraints.base import (
     AbstractQuadraticPenalty,
     Bijective,
     Context,
+    Iterated,
     Majorised,
     Resolvable,
     Separability,
@@ -281,6 +282,29 @@ class ConstraintContract:
             for old, new in zip(jax.tree.leaves(item), jax.tree.leaves(after), strict=True):
                 assert jnp.shape(old) == jnp.shape(new)
                 assert jnp.result_type(old) == jnp.result_type(new)
+
+    def test_iterations_that_go_on_reach_the_map(self) -> None:
+        """From what it remembers, the proximal map comes to that found at once; columns remember apart."""
+        with jax.enable_x64(True):
+            item: Any = self.ready()
+            if not isinstance(item, Iterated) or item.memory(self.size) is None:
+                return
+            first, second = (jnp.asarray(point) for point in self.points(2))
+            begun = jax.tree.map(lambda own: jnp.stack([own] * self.columns), item.memory(self.size))
+            going = jax.jit(lambda values, memory: item.prox_from(values, 0.7, memory))
+            memory = going(first, begun)[1]
+            assert jax.tree.structure(memory) == jax.tree.structure(begun)
+            assert [leaf.shape for leaf in jax.tree.leaves(memory)] == [leaf.shape for leaf in jax.tree.leaves(begun)]
+            whole, after = going(second, memory)
+            for column in range(self.columns):
+                own = jax.tree.map(lambda rows, column=column: rows[column], memory)
+                alone, kept = item.prox_from(second[:, column], 0.7, own, column)
+                np.testing.assert_allclose(alone, whole[:, column], atol=1e-12)
+                for one, rows in zip(jax.tree.leaves(kept), jax.tree.leaves(after), strict=True):
+                    np.testing.assert_allclose(one, rows[column], atol=1e-12)
+            for _ in range(30):
+                whole, after = going(second, after)
+            np.testing.assert_allclose(whole, item.prox(second, 0.7), atol=10 * self.tolerance)
 
     def test_bound_lies_above_the_value_and_touches_it(self) -> None:
         """The bound is nowhere below the value, and equal to it where the state was learnt."""

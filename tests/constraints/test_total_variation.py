@@ -10,6 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tensorspec as ts
+from tensorspec.constraints import total_variation
+from tensorspec.solvers.base import block_value
 
 from .problems import RANK, SIZE, context, fit, optimum, question, rules, solved
 
@@ -92,6 +94,10 @@ def on_map(a):
     return total
 
 
+def on_map_of(a):
+    return sum(on_map(a[:, column]) for column in range(RANK))
+
+
 def test_maps_by_an_independent_program():
     item = ts.TotalVariation(0.35).resolve(context((4, 3), (Y, X)))
     for seed in range(3):
@@ -122,6 +128,61 @@ def test_a_map_converges_to_the_stated_tolerance():
     problem = cp.Problem(cp.Minimize(cp.norm_inf(cp.vec(values.reshape(24, 24) - found + pull, order="C"))), held)
     problem.solve(solver=cp.CLARABEL)
     assert problem.value < 1e-7
+
+
+def noisy(side=24, seed=1):
+    rng = np.random.default_rng(seed)
+    image = np.kron(rng.random((4, 4)), np.ones((side // 4, side // 4)))
+    return (image + 0.2 * rng.standard_normal(image.shape)).reshape(-1, 1)
+
+
+def test_a_fit_goes_on_with_the_pulls_it_ended_with():
+    """Steps that stopped early, of values that moved, end where a map found at once does."""
+    both = rules([ts.TotalVariation(0.5), ts.NonNegative()], context((24, 24), rank=1), rank=1)
+    going = jax.jit(lambda values, memory: both.prox_from(values, 1.0, memory))
+    first, values = noisy(seed=2), noisy(seed=1)
+    exact = np.asarray(both.prox(values, 1.0))
+    ((memory,),) = (split[:1] for split in both.memory(len(values)))
+    fresh, _ = going(values, (memory, None))
+    assert np.abs(fresh - exact).max() > 1e-4
+    _, memory = going(first, (memory, None))
+    for _ in range(15):
+        found, memory = going(values, memory)
+    np.testing.assert_allclose(found, exact, atol=1e-7)
+
+
+def test_components_of_a_map_remember_their_own():
+    items = [ts.TotalVariation(0.5, components=[3, 1]), ts.NonNegative()]
+    some = rules(items, context((24, 24), rank=3), rank=3)
+    values = jnp.concatenate([noisy(seed=k) for k in range(3)], axis=1)
+    (memory,) = some.memory(len(values))
+    found, kept = some.prox_from(values, 1.0, memory)
+    np.testing.assert_array_equal(found[:, 1], np.maximum(values[:, 1], 0))
+    for column in range(3):
+        own = jax.tree.map(lambda rows, column=column: rows[column], memory)
+        alone, after = some.prox_from(values[:, column], 1.0, own, column)
+        np.testing.assert_allclose(alone, found[:, column], atol=1e-12)
+        if column != 1:
+            for one, rows in zip(jax.tree.leaves(after), jax.tree.leaves(kept), strict=True):
+                np.testing.assert_allclose(one, rows[column], atol=1e-12)
+                assert np.any(np.asarray(one))
+
+
+@pytest.mark.parametrize("solver", [ts.HALS(), ts.AOADMM()], ids=["HALS", "AOADMM"])
+def test_a_map_in_some_steps_at_a_time_ends_at_the_minimum(solver, monkeypatch):
+    """A block of a map that is solved in many short steps, beside an independent program."""
+    monkeypatch.setattr(total_variation, "_ROUGH_STEPS", 1)
+    block = question([ts.TotalVariation(2.0), ts.NonNegative()], own=context((4, 3), (Y, X)))
+    total = lambda a: 2.0 * on_map_of(a)  # noqa: E731
+    _, value = optimum(total, lambda a: [a >= 0])
+    state, factors = solver.init(block.factors, block.constraints), block.factors
+    step = jax.jit(lambda factors, state: solver.step(block._replace(factors=factors), state))
+    values = [float(block_value(block, factors))]
+    for _ in range(200):
+        factors, state = step(factors, state)
+        values.append(float(block_value(block, factors)))
+    assert np.all(np.diff(values) <= 1e-12 * abs(values[0]))
+    assert values[-1] == pytest.approx(value, rel=1e-7)
 
 
 def test_three_axes():

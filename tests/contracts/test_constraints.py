@@ -67,7 +67,7 @@ class TestSmoothMap(OnAMap):
 
 @pytest.mark.slow
 class TestTotalVariationMap(OnAMap):
-    # Its maps along the two axes alternate until they agree within 1e-9 of the largest entry.
+    # Its iterations end when a step changes no difference by more than 1e-10 of the largest entry.
     tolerance = 1e-7
 
     def make(self):
