@@ -14,6 +14,7 @@ from tensorspec.algebra.map_operator import MapOperator
 from tensorspec.constraints.base import (
     AbstractPenalty,
     Context,
+    Iterated,
     Resolvable,
     Separability,
     atoms_field,
@@ -28,10 +29,12 @@ __all__ = ["LocallySmooth"]
 _MOST_RADII = 32
 # Conjugate gradients end when the residual is below this share of the right-hand side, in double and single precision.
 _AGREEMENT = {8: 1e-13, 4: 1e-6}
+# The same for those that go on from the last one.
+_ROUGH_AGREEMENT = {8: 1e-9, 4: 1e-6}
 _MOST_STEPS = 1000
 
 
-class LocallySmooth(AbstractPenalty, Resolvable):
+class LocallySmooth(AbstractPenalty, Resolvable, Iterated):
     """Half a strength times the squared difference of every column from its own local means.
 
     The local mean at a point is that over a paraboloid ``max(0, 1 - r^2 / s^2)``, whose radius ``s`` a map gives point
@@ -108,9 +111,26 @@ class LocallySmooth(AbstractPenalty, Resolvable):
         """Return the columns that are near the values and near their own local means."""
         del column
         values = jnp.asarray(values)
+        return self._pulled(values, step, values.T, _AGREEMENT).astype(values.dtype)
+
+    def memory(self, size: int) -> Array:
+        """Return a column of zeros, where the first one begins."""
+        return jnp.zeros(size, jnp.result_type(float))
+
+    def prox_from(
+        self, values: Float[Array, "..."], step: Any, memory: Array, column: Any = None
+    ) -> tuple[Float[Array, "..."], Array]:
+        """Return the same to fewer digits, found from the last ones, and what the next ones begin with."""
+        del column
+        values = jnp.asarray(values)
+        found = self._pulled(values, step, memory, _ROUGH_AGREEMENT)
+        return found.astype(values.dtype), found.T
+
+    def _pulled(self, values: Array, step: Any, start: Array, agreement: dict[int, float]) -> Array:
         wide = values.reshape(values.shape[0], -1).astype(jnp.result_type(float))
         size = jnp.broadcast_to(jnp.asarray(self.strength * step, wide.dtype).reshape(-1), (wide.shape[1],))
-        return self._on().pulled(wide, size).reshape(values.shape).astype(values.dtype)
+        rows = start.reshape(-1, len(wide)).astype(wide.dtype)
+        return self._on().pulled(wide, size, rows, agreement[wide.dtype.itemsize]).reshape(values.shape)
 
     def value(self, factor: Float[Array, "size columns"]) -> Float[Array, ""]:
         """Return half the strength times the squared difference from the local means."""
@@ -139,11 +159,15 @@ class _LocalMeans(eqx.Module):
         return left - back.reshape(rows.shape)
 
     def pulled(
-        self, values: Float[Array, "size columns"], sizes: Float[Array, " columns"]
+        self,
+        values: Float[Array, "size columns"],
+        sizes: Float[Array, " columns"],
+        start: Float[Array, "columns size"],
+        agreement: float,
     ) -> Float[Array, "size columns"]:
         """Return ``argmin_A size/2 |A - K A|^2 + |A - values|^2 / 2``, each column by conjugate gradients."""
         rows, weights = values.T, sizes[:, None]
-        least = jnp.square(_AGREEMENT[values.dtype.itemsize]) * jnp.sum(jnp.square(rows), axis=1, keepdims=True)
+        least = jnp.square(agreement) * jnp.sum(jnp.square(rows), axis=1, keepdims=True)
 
         def going(state: tuple[Array, ...]) -> Array:
             return jnp.any(state[3] > least) & (state[4] < _MOST_STEPS)
@@ -159,8 +183,8 @@ class _LocalMeans(eqx.Module):
             along = left + jnp.where(moves, new / jnp.where(moves, square, 1), 0) * along
             return found, left, along, new, count + 1
 
-        left = rows - (rows + weights * self.normal(rows))
-        state = (rows, left, left, jnp.sum(jnp.square(left), axis=1, keepdims=True), jnp.zeros((), int))
+        left = rows - (start + weights * self.normal(start))
+        state = (start, left, left, jnp.sum(jnp.square(left), axis=1, keepdims=True), jnp.zeros((), int))
         return jax.lax.while_loop(going, step, state)[0].T
 
 
