@@ -53,7 +53,7 @@ def solve_rows(
     """Return new rows, the same extrapolated, what each tensor has to say of them, and the first answers after them."""
     parts = {k: part_of(model, tensor, factors, mode) for k, tensor in tensors.items()}
     question = Block([added(list(parts.values()), factors[mode])], [factors[mode]], [rule], None)
-    (fresh,), _ = block.solver.step(question, ())
+    (fresh,), _ = block.solver.step(question, block.solver.init(question.factors, question.constraints))
     at = {**factors, mode: fresh}
     values = {
         k: part.value(fresh) if isinstance(part, NormalEquations) and tensors[k].loss is None

@@ -243,7 +243,7 @@ def test_a_column_without_a_favourable_shape_stays():
 
     with jax.enable_x64(True):
         old = jnp.full((4, 1), 0.5)
-        rules = ModeConstraints((NonNegativeMonotone(),), 1)
+        rules, solver = ModeConstraints((NonNegativeMonotone(),), 1), ts.HALS()
         equations = NormalEquations(jnp.ones((1, 1)), jnp.asarray([[-1.0], [-4.0], [-2.0], [-3.0]]))
-        (found,), _ = ts.HALS().step(Block([equations], [old], [rules], [jnp.ones(1)]), ())
+        (found,), _ = solver.step(Block([equations], [old], [rules], [jnp.ones(1)]), solver.init([old], [rules]))
         np.testing.assert_array_equal(found, old)

@@ -257,9 +257,10 @@ def test_rows_that_share_a_gram_matrix_are_solved_as_rows_with_their_own():
         ((ts.NonNegative(),), [jnp.ones(3)]),
         ((ts.Sparse(0.5),), None),
     ):
-        rules = ModeConstraints(members, 3)
+        rules, solver = ModeConstraints(members, 3), ts.HALS(inner=2)
         plain, found = (
-            ts.HALS(inner=2).step(Block([item], [factor], [rules], norms), ())[0][0] for item in (own, shared)
+            solver.step(Block([item], [factor], [rules], norms), solver.init([factor], [rules]))[0][0]
+            for item in (own, shared)
         )
         np.testing.assert_allclose(found, plain, rtol=1e-9, atol=1e-12)
         assert np.count_nonzero(np.asarray(found)[4]) == 0
