@@ -30,7 +30,7 @@ __all__ = ["Race", "first_round", "worth_racing"]
 _STARTS, _ENTRIES = 4, 2**18
 # Sweeps of the first round where the tolerance has six digits, the fewest and the most, and the power of the number of
 # digits with which they grow, as those of whole fits do.
-_SWEEPS, _FEWEST, _MOST, _POWER = 8, 3, 16, 3
+_SWEEPS, _FEWEST, _MOST, _POWER = 8, 3, 16, 4
 
 
 def worth_racing(problem: Problem, program: Program, starts: int) -> bool:
@@ -45,8 +45,8 @@ def worth_racing(problem: Problem, program: Program, starts: int) -> bool:
     """
     if starts < _STARTS or joint_solver(program.blocks) is not None:
         return False
-    # Where the objective may rise, or changes with what a constraint learns, an early one tells nothing.
-    if program.undirected or any(rule.shifting for rule in problem.constraints.values()):
+    # Where the objective may rise, or constraints learn and components die meanwhile, an early one tells too little.
+    if program.undirected or any(rule.stateful for rule in problem.constraints.values()):
         return False
     return sum(_entries(tensor.blocks) for tensor in problem.tensors) >= _ENTRIES
 
@@ -64,7 +64,7 @@ def first_round(tol: float) -> int:
     Examples
     --------
     >>> [first_round(tol) for tol in (1e-4, 1e-5, 1e-6, 1e-9, 0.0)]
-    [3, 5, 8, 16, 16]
+    [3, 4, 8, 16, 16]
     """
     digits = -log10(tol) if tol > 0 else inf
     return round(min(max(_SWEEPS * (max(digits, 0.0) / 6) ** _POWER, _FEWEST), _MOST))

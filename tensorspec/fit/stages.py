@@ -170,9 +170,9 @@ class Runner:
                 self._bar.restart(index, race.best)
                 run, self._racer = race.runs[index], index
                 if run is None:
-                    run = self._through([*stages[:-1], short], self._begin(*self._starts[index]), whole=False)
+                    run = self._through([*stages[:-1], short], self._begin(*self._starts[index]))
                 else:
-                    run = self._through([short], run, whole=False)
+                    run = self._through([short], run)
                 race.runs[index] = run
                 self._save(None, force=True)
             race.next_round()
@@ -213,7 +213,7 @@ class Runner:
         for index in range(len(self._finals), len(self._starts)):
             self._bar.restart(index, self._best)
             begin = self._begin(*self._starts[index], reduced=small)
-            run = self._through(reduced, begin, judged=False, whole=False)
+            run = self._through(reduced, begin, compressed=True)
             if isinstance(self._starts[index][0], From) and gained_little(run):
                 self._sweeps = 0
                 return False
@@ -237,26 +237,14 @@ class Runner:
         self._keep_polished(self._through([last], begun))
         return True
 
-    def _through(
-        self, stages: Sequence[Stage], begun: Run | Factors, *, judged: bool = True, whole: bool = True
-    ) -> Run:
-        """Run one start, or what was left of it, through all stages.
-
-        Parameters
-        ----------
-        stages, begun
-            What it goes through, and what it begins from.
-        judged
-            Whether the last stage is the problem that was asked for: not so on compressed data.
-        whole
-            Whether it goes to its end, and on from there where components are merged.
-        """
+    def _through(self, stages: Sequence[Stage], begun: Run | Factors, compressed: bool = False) -> Run:
+        """Run one start, or what was left of it, through all stages."""
         run: Run | None = None
         while True:
             item = stages[min(self._stage, len(stages) - 1)]
             problem = item.problem if run is None else with_operators(item.problem, run.state.operators)
-            run = self._solve(item, problem, begun, judged and self._stage >= len(stages) - 1)
-            if not judged:
+            run = self._solve(item, problem, begun, not compressed and self._stage >= len(stages) - 1)
+            if compressed:
                 self._sweeps += int(run.state.sweeps)
             self._stage += 1
             # Stages beyond the last go on from components that were merged; each merge leaves fewer.
@@ -266,7 +254,7 @@ class Runner:
                 if item.compare and isinstance(begun, dict):
                     following = self._better(stages[self._stage], run, begun, following)
             if self._stage >= len(stages):
-                following = merge_alike(problem, dict(run.state.factors)) if whole else None
+                following = None if compressed else merge_alike(problem, dict(run.state.factors))
             if following is None:
                 self._stage = 0
                 return run

@@ -138,6 +138,8 @@ def test_who_does_not_race():
     # Its objective need not fall.
     published = ts.NMF(2, {"pixel": ts.SoftOrthogonal(0.1, method="shiga2016")})
     assert not raced(fit((DATA, {}), published, restarts=4, max_sweeps=3))
+    # Its components die one after the other.
+    assert not raced(fit("gaps", ts.NMF(2, {"pixel": ts.ARD()}), restarts=4, max_sweeps=3))
     # A fit without the belief comes first, and goes to its end.
     assert not raced(fit("gaps", ts.NMF(2, {"pixel": ts.SoftOrthogonal(0.1)}), restarts=4, max_sweeps=3))
 
@@ -160,14 +162,6 @@ def test_constraints_that_tie_pixels_race_too_and_twice_gives_the_same_bits(dtyp
     assert first.provenance["dtype"] == dtype
     same(first, second)
     np.testing.assert_array_equal(first.spread, second.spread)
-
-
-def test_components_are_merged_at_the_end_only():
-    model = ts.NMF(7, {"pixel": ts.ARD(merge=0.9)})
-    found = fit("gaps", model, restarts=4, max_sweeps=200)
-    assert raced(found)
-    winner = int(np.argmin(found.spread.values))
-    same(found, fit("gaps", model, restarts=1, max_sweeps=200, seed=winner and runs._seed_of(0, winner)))
 
 
 @pytest.mark.parametrize("case", ["gaps", "poisson"])
