@@ -28,9 +28,9 @@ __all__ = ["Race", "first_round", "worth_racing"]
 
 # How many starts and how many entries make a race worth while; below that all of them take about a second.
 _STARTS, _ENTRIES = 4, 2**18
-# Sweeps of the first round where the tolerance has six digits, the fewest and the most, and the power of the number of
-# digits with which they grow, as those of whole fits do.
-_SWEEPS, _FEWEST, _MOST, _POWER = 8, 3, 16, 4
+# Sweeps of the first round where the tolerance has six digits, and the power of the number of digits with which they
+# grow, as those of whole fits do: for squares, and for a likelihood.  In any case the fewest, and the most.
+_SQUARES, _LIKELIHOOD, _FEWEST, _MOST = (8, 4), (12, 6), 3, 24
 
 
 def worth_racing(problem: Problem, program: Program, starts: int) -> bool:
@@ -58,16 +58,26 @@ def _entries(blocks: tuple) -> int:
     return sum(block.size for block in blocks)
 
 
-def first_round(tol: float) -> int:
+def first_round(tol: float, likelihood: bool) -> int:
     """Return after how many sweeps the first starts are left.
+
+    Parameters
+    ----------
+    tol
+        When a start has converged.
+    likelihood
+        Whether a tensor has the loss of a likelihood, whose fits end slowly.
 
     Examples
     --------
-    >>> [first_round(tol) for tol in (1e-4, 1e-5, 1e-6, 1e-9, 0.0)]
-    [3, 4, 8, 16, 16]
+    >>> [first_round(tol, False) for tol in (1e-4, 1e-5, 1e-6, 1e-9, 0.0)]
+    [3, 4, 8, 24, 24]
+    >>> [first_round(tol, True) for tol in (1e-4, 1e-5, 1e-6, 1e-9, 0.0)]
+    [3, 4, 12, 24, 24]
     """
     digits = -log10(tol) if tol > 0 else inf
-    return round(min(max(_SWEEPS * (max(digits, 0.0) / 6) ** _POWER, _FEWEST), _MOST))
+    sweeps, power = _LIKELIHOOD if likelihood else _SQUARES
+    return round(min(max(sweeps * (max(digits, 0.0) / 6) ** power, _FEWEST), _MOST))
 
 
 class Race:

@@ -25,6 +25,7 @@ from tensorspec.fit.progress import Progress
 from tensorspec.fit.race import Race, first_round, worth_racing
 from tensorspec.fit.record import versions
 from tensorspec.fit.stages import CutOff, Outcome, Runner, Stage
+from tensorspec.losses.base import AbstractDivergence
 from tensorspec.problem import Factors
 from tensorspec.recipe import constructor_repr
 from tensorspec.solution import Fit
@@ -184,7 +185,8 @@ def run_all(
     race = None
     # Fits without an assumption, or of an easier problem, go to their ends before the problem itself is begun.
     if all(item.warm for item in stages[:-1]) and worth_racing(gathered.problem, gathered.program, len(starts)):
-        race = Race(len(starts), first_round(limits.tol), limits.max_sweeps)
+        likelihood = any(isinstance(tensor.loss, AbstractDivergence) for tensor in gathered.problem.tensors)
+        race = Race(len(starts), first_round(limits.tol, likelihood), limits.max_sweeps)
     runner = Runner(gathered, starts, partial(start_factors, gathered), stored, bar, race)
     try:
         if compressible(gathered.problem, gathered.program, gathered.model, compress):

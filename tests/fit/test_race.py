@@ -165,9 +165,9 @@ def test_constraints_that_tie_pixels_race_too_and_twice_gives_the_same_bits(dtyp
 
 
 @pytest.mark.parametrize("case", ["gaps", "poisson"])
-@pytest.mark.parametrize("chunks", [0, 1, 3, 8, 17, 23, 26])
+@pytest.mark.parametrize("chunks", [0, 1, 3, 8, 17, 23, 26, 28])
 def test_a_stopped_race_goes_on_to_the_same_bits(monkeypatch, tmp_path, case, chunks):
-    options = {"tol": 0, "max_sweeps": 50}
+    options = {"tol": 1e-6, "max_sweeps": 50}
     whole = fit(case, **options)
     path = tmp_path / "run.npz"
     with monkeypatch.context() as patch:
@@ -186,10 +186,10 @@ def test_a_stopped_race_goes_on_to_the_same_bits(monkeypatch, tmp_path, case, ch
 
 
 def test_a_stopped_race_gives_the_best_so_far(monkeypatch):
-    whole = fit("gaps", tol=0, max_sweeps=50)
+    whole = fit("gaps", tol=1e-6, max_sweeps=50)
     with monkeypatch.context() as patch:
         interrupt_after(patch, 19)
-        part = fit("gaps", tol=0, max_sweeps=50)
+        part = fit("gaps", tol=1e-6, max_sweeps=50)
     assert len(part.spread) == STARTS
     assert part.spread.min() == part.history[-1]
     assert (part.spread >= whole.spread).all()
