@@ -60,7 +60,7 @@ class Fit:
     history, sweeps : DataArray, int
         Objective, dimension ``sweep`` (0: the start, or the end on compressed data), and the sweeps done on all data.
     spread : DataArray or None
-        Final objective of each restart, dimension ``restart``.
+        Objective of each restart, dimension ``restart``: at its end, or where a race (`why` says so) left it, above it.
     recipe : mapping
         The settings given to ``ts.fit``, as JSON (see `tensorspec.recipe`).
     provenance : mapping

@@ -121,7 +121,7 @@ def test_it_says_what_the_fit_holds(fit, tmp_path):
         "solver HALS because all constraints act on single entries",
         "weight of edx 1",
         "variance of one entry 25 counts², from the given noise model",
-        "2 of 3 ended within 0.1 % of the best objective",
+        "2 of 3 came within 0.1 % of the best objective",
         f"Chi-squared per degree of freedom is {fit.residual_summary('eels').attrs['chi2']:.3f}",
         "The noise of these data is not known",
         "versions, jax 0.10.2",

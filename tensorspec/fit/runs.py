@@ -22,8 +22,10 @@ from tensorspec.fit.core import cores_given
 from tensorspec.fit.evolving import easier, even_samples, unfolded
 from tensorspec.fit.gather import Gathered
 from tensorspec.fit.progress import Progress
+from tensorspec.fit.race import Race, first_round, worth_racing
 from tensorspec.fit.record import versions
 from tensorspec.fit.stages import CutOff, Outcome, Runner, Stage
+from tensorspec.losses.base import AbstractDivergence
 from tensorspec.problem import Factors
 from tensorspec.recipe import constructor_repr
 from tensorspec.solution import Fit
@@ -167,6 +169,9 @@ def run_all(
     Where it pays (see compressed.py), every start goes through all stages on compressed data, and the best of them goes
     on with the data themselves.  Where that shows that the compression has lost something, all starts run once more
     without it, and the lowest objective counts.
+
+    Several starts on large data that are not compressed race (see race.py): the worse half is left after some sweeps,
+    and so on.
     """
     stages = [Stage(gathered.problem, gathered.program, limits)]
     if not isinstance(starts[0][0], From):
@@ -177,12 +182,17 @@ def run_all(
     if warm is not None and gathered.warm is not None:
         short = replace(limits, max_sweeps=min(warm["max_sweeps"], limits.max_sweeps), tol=warm["tol"])
         stages.insert(0, Stage(*gathered.warm, short, warm=True, compare=isinstance(starts[0][0], From)))
-    runner = Runner(gathered, starts, partial(start_factors, gathered), stored, bar)
+    race = None
+    # Fits without an assumption, or of an easier problem, go to their ends before the problem itself is begun.
+    if all(item.warm for item in stages[:-1]) and worth_racing(gathered.problem, gathered.program, len(starts)):
+        likelihood = any(isinstance(tensor.loss, AbstractDivergence) for tensor in gathered.problem.tensors)
+        race = Race(len(starts), first_round(limits.tol, likelihood), limits.max_sweeps)
+    runner = Runner(gathered, starts, partial(start_factors, gathered), stored, bar, race)
     try:
         if compressible(gathered.problem, gathered.program, gathered.model, compress):
             runner.on_compressed_data(stages)
         else:
-            runner.every_start(stages)
+            runner.on_all_data(stages)
     except CutOff as stop:
         runner.cut_off(stop.run, stop.judged)
     return runner.outcome()

@@ -23,6 +23,7 @@ from tensorspec.fit.compressed import (
 from tensorspec.fit.gather import Gathered
 from tensorspec.fit.merging import merge_alike
 from tensorspec.fit.progress import Progress
+from tensorspec.fit.race import Race
 from tensorspec.models.base import Compressible
 from tensorspec.problem import Factors, Problem
 from tensorspec.solvers.loop import Checkpoint, Limits, Run, run_from_arrays, solve, state_to_arrays
@@ -68,14 +69,15 @@ class Outcome(NamedTuple):
     best
         The run with the lowest objective.
     finals
-        Objective of every start.
-    compressed
-        What was done on compressed data, in words; None where nothing was.
+        Objective of every start, where it was left.
+    route
+        How the best of them came there in words, on compressed data or in a race; None where all went to their ends on
+        all data.
     """
 
     best: Run
     finals: list[float]
-    compressed: str | None
+    route: str | None
 
 
 class CutOff(Exception):  # noqa: N818 - no error, but how a run that was stopped leaves it all
@@ -108,6 +110,8 @@ class Runner:
         Checkpoint to go on from and to write, or None.
     bar
         Where progress is shown.
+    race
+        How far starts on all data have come where they race, None where each goes to its end.
     """
 
     def __init__(
@@ -117,10 +121,13 @@ class Runner:
         begin: Callable[..., Factors],
         stored: Checkpoint | None,
         bar: Progress,
+        race: Race | None = None,
     ) -> None:
         self._gathered, self._starts, self._begin, self._stored, self._bar = gathered, starts, begin, stored, bar
         self._best: Run | None = None
         self._finals: list[float] = []
+        self._race = race
+        self._racer: int | None = None  # whose turn it is in the race
         # Part 0 are the starts, or on compressed data part 0 the starts, 1 the best on all data, 2 the starts on them.
         self._part, self._stage, self._sweeps = 0, 0, 0
         self._pending: dict[str, np.ndarray] | None = None
@@ -128,10 +135,13 @@ class Runner:
         if content is not None:
             self._part, self._stage, self._sweeps = (int(content[name]) for name in ("part", "stage", "sweeps"))
             self._finals = [float(value) for value in content["finals"]]
-            if "best_status" in content:
+            if "best_status" in content or race is not None:
                 # Any factors will do: only the structure counts.
                 ones = {name: jnp.ones(shape, gathered.dtype) for name, shape in gathered.shapes.items()}
                 like = init_state(gathered.model, gathered.program, gathered.problem, ones)
+            if race is not None:
+                race.restore(_having(content, "race_"), like)
+            if "best_status" in content:
                 self._best = run_from_arrays(_having(content, "best_"), like)
                 self._best.status = Status[str(content["best_status"])]
             self._pending = _having(content, "run_") or None
@@ -139,7 +149,38 @@ class Runner:
     def outcome(self) -> Outcome:
         """Return what all starts came to."""
         assert self._best is not None
-        return Outcome(self._best, self._finals, said(self._sweeps, self._part > 1) if self._sweeps else None)
+        found = [said(self._sweeps, self._part > 1)] if self._sweeps else []
+        raced = None if self._race is None else self._race.said()
+        found += [] if raced is None else [raced]
+        return Outcome(self._best, self._finals, "; ".join(found) or None)
+
+    def on_all_data(self, stages: Sequence[Stage]) -> None:
+        """Run the starts on all data: each to its end, or in a race."""
+        if self._race is None:
+            self.every_start(stages)
+        else:
+            self._racing(self._race, stages)
+
+    def _racing(self, race: Race, stages: Sequence[Stage]) -> None:
+        """Run all starts for some sweeps, leave the worse half, and so on; the last one goes to its end."""
+        last = stages[-1]
+        while not race.decided:
+            short = replace(last, limits=replace(last.limits, max_sweeps=race.sweeps))
+            for index in race.waiting:
+                self._bar.restart(index, race.best)
+                run, self._racer = race.runs[index], index
+                if run is None:
+                    run = self._through([*stages[:-1], short], self._begin(*self._starts[index]))
+                else:
+                    run = self._through([short], run)
+                race.runs[index] = run
+                self._save(None, force=True)
+            race.next_round()
+        self._racer, run = race.leader, race.best
+        assert run is not None
+        self._bar.restart(self._racer, run)
+        race.runs[self._racer] = self._best = self._through([last], run)
+        self._finals = race.values
 
     def every_start(self, stages: Sequence[Stage]) -> None:
         """Run every start that is left through all stages, and keep the best."""
@@ -152,12 +193,12 @@ class Runner:
         """Run every start on compressed data and the best of them on all data, which judge what was lost."""
         if self._part == 0:
             self._part = 1 if self._from_compressed(stages) else 2
-        if self._part == 1 and self._on_all_data(stages[-1]):
+        if self._part == 1 and self._polished(stages[-1]):
             return
         if self._part == 1:
             self._part, self._best, self._finals = 2, None, []
             self._save(None, force=True)
-        self.every_start(stages)
+        self.on_all_data(stages)
 
     def _from_compressed(self, stages: Sequence[Stage]) -> bool:
         """Run every start that is left on compressed data; return False where a start was an answer already."""
@@ -179,7 +220,7 @@ class Runner:
             self._keep(Run(carried(run.state), [run.history[-1]], run.status), run.history[-1], last=False)
         return True
 
-    def _on_all_data(self, last: Stage) -> bool:
+    def _polished(self, last: Stage) -> bool:
         """Go on with the best start on all data; return False where these say that the compression lost something."""
         begun = self._best
         assert begun is not None
@@ -279,6 +320,8 @@ class Runner:
         if self._best is not None:
             content |= {f"best_{name}": value for name, value in state_to_arrays(self._best).items()}
             content["best_status"] = np.asarray(self._best.status.name)
+        if self._race is not None:
+            content |= {f"race_{name}": value for name, value in self._race.to_arrays().items()}
         if run is not None:
             content |= {f"run_{name}": value for name, value in state_to_arrays(run).items()}
         self._stored.save(content)
@@ -289,6 +332,11 @@ class Runner:
             run = self._judged(run)
         if self._part == 1:
             self._keep_polished(run)
+        elif self._race is not None and self._racer is not None:
+            self._race.runs[self._racer] = run
+            self._best, self._finals = self._race.best, self._race.values
+            assert self._best is not None
+            self._best.status = run.status
         elif self._best is None or run.history[-1] < self._best.history[-1]:
             self._best, self._finals = run, [*self._finals, run.history[-1]]
         else:

@@ -1,4 +1,4 @@
-"""Figure of the objective, sweep by sweep, and of how far apart the restarts ended."""
+"""Figure of the objective, sweep by sweep, and of how far apart the restarts ended, or were left."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def plot_history(fit: Fit) -> Figure:
 
 
 def _draw_spread(ax: Axes, final: np.ndarray) -> None:
-    """Draw the final objective of each restart above the best, in per cent of it."""
+    """Draw the objective of each restart, where it ended or was left, above the best, in per cent of it."""
     best = np.nanmin(final)
     above = 100 * (final - best) / abs(best) if best else final - best
     ax.plot(np.arange(1, final.size + 1), above, "o", color=COLOURS[0], markersize=5)

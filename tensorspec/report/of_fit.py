@@ -153,7 +153,7 @@ def _decisions(fit: Fit) -> Iterator[tuple[str, str]]:
         final = np.asarray(fit.spread, dtype=float)
         best = np.nanmin(final)
         near = int(np.sum(final <= best + 1e-3 * abs(best)))
-        yield "restarts", f"{near} of {final.size} ended within 0.1 % of the best objective, which is kept"
+        yield "restarts", f"{near} of {final.size} came within 0.1 % of the best objective, which is kept"
 
 
 def _constraints(fit: Fit, mode: str) -> list[str]:
