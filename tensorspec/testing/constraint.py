@@ -289,6 +289,7 @@ class ConstraintContract:
             item: Any = self.ready()
             if not isinstance(item, Iterated) or item.memory(self.size) is None:
                 return
+            assert isinstance(item, AbstractPenalty)
             first, second = (jnp.asarray(point) for point in self.points(2))
             begun = jax.tree.map(lambda own: jnp.stack([own] * self.columns), item.memory(self.size))
             going = jax.jit(lambda values, memory: item.prox_from(values, 0.7, memory))
