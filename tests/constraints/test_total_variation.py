@@ -322,3 +322,14 @@ def test_phases_are_found_in_noise_at_any_unit_of_the_data():
     halved = data.assign_coords(y=0.5 * np.arange(12), x=0.5 * np.arange(15))
     other = fit(halved, ts.NMF(3, {"pixel": ts.TotalVariation(0.6)}))
     assert other.objective == pytest.approx(flat.objective, rel=1e-6)
+
+
+@pytest.mark.parametrize("solver", [ts.HALS(), ts.AOADMM()], ids=["HALS", "AOADMM"])
+def test_what_a_map_remembers_is_in_the_checkpoint(solver, tmp_path):
+    data, _ = phases()
+    model = ts.NMF(3, {"pixel": ts.TotalVariation(0.3)})
+    settings = {"solver": solver, "tol": 0}
+    whole = fit(data, model, max_sweeps=9, **settings)
+    fit(data, model, max_sweeps=4, checkpoint=tmp_path / "fit.npz", **settings)
+    resumed = fit(data, model, max_sweeps=9, checkpoint=tmp_path / "fit.npz", **settings)
+    np.testing.assert_array_equal(resumed.history, whole.history)
