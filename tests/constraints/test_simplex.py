@@ -8,7 +8,7 @@ import pytest
 from tensorspec.constraints.simplex import _FEW, Simplex
 
 
-@pytest.mark.parametrize("entries", [1, 2, 3, _FEW - 1, _FEW, _FEW + 1, 40])
+@pytest.mark.parametrize("entries", [1, 3, _FEW, _FEW + 1])
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
 def test_the_projection_obeys_its_conditions(entries, dtype):
     """Entries above zero are shifted by one number, and those at zero by no more."""

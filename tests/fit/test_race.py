@@ -131,6 +131,7 @@ def test_the_best_of_all_starts_is_found_nearly_always():
     assert np.mean(behind) < 0.3 * np.mean(single)
 
 
+@pytest.mark.slow
 def test_who_does_not_race():
     assert not raced(fit("gaps", restarts=3))
     assert not raced(fit("gaps", restarts=1))
@@ -153,6 +154,7 @@ def test_small_data_do_not_race(monkeypatch):
     assert raced(fit("gaps", max_sweeps=3))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_constraints_that_tie_pixels_race_too_and_twice_gives_the_same_bits(dtype):
     data = DATA.astype(dtype)
@@ -165,7 +167,7 @@ def test_constraints_that_tie_pixels_race_too_and_twice_gives_the_same_bits(dtyp
 
 
 @pytest.mark.parametrize("case", ["gaps", "poisson"])
-@pytest.mark.parametrize("chunks", [0, 1, 3, 8, 17, 23, 26, 28])
+@pytest.mark.parametrize("chunks", [0, 3, 17, 26])
 def test_a_stopped_race_goes_on_to_the_same_bits(monkeypatch, tmp_path, case, chunks):
     options = {"tol": 1e-6, "max_sweeps": 50}
     whole = fit(case, **options)
