@@ -18,7 +18,7 @@ from math import inf, log10
 import numpy as np
 
 from tensorspec.algebra.sparse import is_sparse
-from tensorspec.problem import Problem
+from tensorspec.problem import Problem, Tensor
 from tensorspec.solvers.dispatch import joint_solver
 from tensorspec.solvers.loop import Run, run_from_arrays, state_to_arrays
 from tensorspec.solvers.status import Status
@@ -26,8 +26,9 @@ from tensorspec.solvers.sweep import RUNNING, Program, SweepState
 
 __all__ = ["Race", "first_round", "worth_racing"]
 
-# How many starts and how many entries make a race worth while; below that all of them take about a second.
-_STARTS, _ENTRIES = 4, 2**18
+# How many starts and how many entries make a race worth while: below that eight complete starts, whose ends tell more,
+# take a second or two.  For how many entries of dense squares one counts that is stored sparsely or has another loss.
+_STARTS, _ENTRIES, _DEAR = 4, 2**21, 4
 # Sweeps of the first round where the tolerance has six digits, and the power of the number of digits with which they
 # grow, as those of whole fits do: for squares, and for a likelihood.  In any case the fewest, and the most.
 _SQUARES, _LIKELIHOOD, _FEWEST, _MOST = (8, 4), (12, 6), 3, 24
@@ -48,14 +49,16 @@ def worth_racing(problem: Problem, program: Program, starts: int) -> bool:
     # Where the objective may rise, or constraints learn and components die meanwhile, an early one tells too little.
     if program.undirected or any(rule.stateful for rule in problem.constraints.values()):
         return False
-    return sum(_entries(tensor.blocks) for tensor in problem.tensors) >= _ENTRIES
+    return sum(_entries(tensor) for tensor in problem.tensors) >= _ENTRIES
 
 
-def _entries(blocks: tuple) -> int:
-    """Return how many entries a sweep goes through: those that are stored."""
-    if is_sparse(blocks):
-        return sum(group.values.size for group in blocks[0].along[0].groups)
-    return sum(block.size for block in blocks)
+def _entries(tensor: Tensor) -> int:
+    """Return how many entries a sweep goes through, those that are stored, by what they cost."""
+    if is_sparse(tensor.blocks):
+        stored = sum(group.values.size for group in tensor.blocks[0].along[0].groups)
+    else:
+        stored = sum(block.size for block in tensor.blocks)
+    return stored * (1 if tensor.loss is None and not is_sparse(tensor.blocks) else _DEAR)
 
 
 def first_round(tol: float, likelihood: bool) -> int:

@@ -150,6 +150,8 @@ def test_small_data_do_not_race(monkeypatch):
     small = fit("gaps", max_sweeps=3)
     assert not raced(small)
     assert len(small.spread) == STARTS
+    # An entry with another loss costs as much as four.
+    assert raced(fit((DATA, {"loss": ts.Huber(3.0)}), max_sweeps=3))
     monkeypatch.setattr(race, "_ENTRIES", DATA.size)
     assert raced(fit("gaps", max_sweeps=3))
 
