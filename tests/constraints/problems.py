@@ -34,12 +34,21 @@ def rules(items, own=None, rank=RANK):
     return ModeConstraints(tuple(traced), rank)
 
 
+@eqx.filter_jit
+def _brought_in(constraints, values):
+    """What all proximal maps, one after the other and fifty times, make of some values."""
+
+    def turn(_, current):
+        for split in range(constraints.splits):
+            current = constraints.prox(current, 0.0, split=split)
+        return current
+
+    return jax.lax.fori_loop(0, 50, turn, values)
+
+
 def question(items, weighted=False, own=None):
     constraints = rules(items, own)
-    start = jnp.asarray(np.random.default_rng(5).random((SIZE, RANK)))
-    for _ in range(50):
-        for split in range(constraints.splits):
-            start = constraints.prox(start, 0.0, split=split)
+    start = _brought_in(constraints, jnp.asarray(np.random.default_rng(5).random((SIZE, RANK))))
     if weighted:
         gram, right = np.einsum("nk,kr,ks->nrs", WEIGHTS, DESIGN, DESIGN), (WEIGHTS * DATA) @ DESIGN
     else:
