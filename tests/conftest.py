@@ -38,3 +38,22 @@ def few_compiled_programs():
         import jax
 
         jax.clear_caches()
+
+
+@pytest.fixture
+def interrupt_after():
+    """Function of a monkeypatch and a number: after that many chunks of sweeps it raises what Ctrl-C raises."""
+    from tensorspec.solvers import loop
+
+    def patched(monkeypatch, chunks):
+        original, done = loop.run_chunk, []
+
+        def stopping(*arguments):
+            if len(done) >= chunks:
+                raise KeyboardInterrupt
+            done.append(1)
+            return original(*arguments)
+
+        monkeypatch.setattr(loop, "run_chunk", stopping)
+
+    return patched

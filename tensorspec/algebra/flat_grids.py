@@ -9,7 +9,6 @@ where those of similar values are known.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import reduce
 from math import prod
 from typing import Any
 
@@ -76,7 +75,7 @@ def flatten_grid(
         for stride, length in zip(strides, shape, strict=True)
     ]
     room = jnp.zeros(ahead_of, values.dtype)
-    steepest = 4 * reduce(lambda total, edge: total + edge * edge, edges, 0.0)
+    steepest = 4 * sum(edge * edge for edge in edges)
     acting = size > 0
     pace = jnp.where(acting, 1 / (jnp.where(acting, size, 1) * steepest), 0)
 

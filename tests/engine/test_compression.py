@@ -9,7 +9,6 @@ import xarray as xr
 import tensorspec as ts
 from tensorspec.algebra import contract, lowrank
 from tensorspec.fit import compressed
-from tensorspec.solvers import loop
 
 from .runs import fit, prepared
 
@@ -329,20 +328,8 @@ def run(**options):
     return fit(planted(), ts.NMF(3), solver=COMPRESSED, tol=1e-9, start=ts.Random(), max_sweeps=60, **options)
 
 
-def interrupt_after(monkeypatch, chunks):
-    original, done = loop.run_chunk, []
-
-    def stopping(*arguments):
-        if len(done) >= chunks:
-            raise KeyboardInterrupt
-        done.append(1)
-        return original(*arguments)
-
-    monkeypatch.setattr(loop, "run_chunk", stopping)
-
-
 @pytest.mark.parametrize(("restarts", "chunks"), [(1, 0), (1, 1), (1, 3), (1, 5), (3, 4), (3, 12)])
-def test_a_run_stopped_at_any_stage_goes_on_to_the_same_bits(monkeypatch, tmp_path, restarts, chunks):
+def test_a_run_stopped_at_any_stage_goes_on_to_the_same_bits(monkeypatch, tmp_path, restarts, chunks, interrupt_after):
     whole = run(restarts=restarts)
     assert taken(whole)
     path = tmp_path / "run.npz"

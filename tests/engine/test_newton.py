@@ -10,7 +10,6 @@ from jax.flatten_util import ravel_pytree
 
 import tensorspec as ts
 from tensorspec.problem import Problem
-from tensorspec.solvers import loop
 from tensorspec.solvers.charts import chart_of
 from tensorspec.solvers.covariance import covariance_of
 from tensorspec.solvers.local import Point, local_model, point_of, tensor_at
@@ -276,20 +275,12 @@ def test_parameters_of_operators_move_with_the_factors():
 
 
 @pytest.mark.parametrize("chunks", [1, 2])
-def test_a_stopped_run_goes_on_to_the_same_bits(monkeypatch, tmp_path, chunks):
+def test_a_stopped_run_goes_on_to_the_same_bits(monkeypatch, tmp_path, chunks, interrupt_after):
     options = {"solver": GN(), "start": ts.Random(), "tol": 0.0, "max_sweeps": 20}
     whole = fit(SHEET, ts.NMF(RANK), **options)
-    original, done = loop.run_chunk, []
-
-    def stopping(*arguments):
-        if len(done) >= chunks:
-            raise KeyboardInterrupt
-        done.append(1)
-        return original(*arguments)
-
     path = tmp_path / "run.npz"
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "run_chunk", stopping)
+        interrupt_after(patch, chunks)
         assert fit(SHEET, ts.NMF(RANK), checkpoint=path, **options).status is ts.Status.INTERRUPTED
     again = fit(SHEET, ts.NMF(RANK), checkpoint=path, **options)
     np.testing.assert_array_equal(again.history, whole.history)

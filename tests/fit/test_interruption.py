@@ -30,20 +30,7 @@ def run(**options):
     return ts.fit(DATA, ts.NMF(4), tol=1e-9, max_sweeps=150, start=ts.Random(), progress=False, **options)
 
 
-def interrupt_after(monkeypatch, chunks):
-    """Raise what Ctrl-C raises, after some chunks of sweeps."""
-    original, done = loop.run_chunk, []
-
-    def stopping(*arguments):
-        if len(done) >= chunks:
-            raise KeyboardInterrupt
-        done.append(1)
-        return original(*arguments)
-
-    monkeypatch.setattr(loop, "run_chunk", stopping)
-
-
-def test_ctrl_c_returns_the_best_so_far(monkeypatch):
+def test_ctrl_c_returns_the_best_so_far(monkeypatch, interrupt_after):
     interrupt_after(monkeypatch, 2)
     fit = run()
     assert fit.status is ts.Status.INTERRUPTED
@@ -60,7 +47,7 @@ def test_a_time_limit_returns_the_best_so_far():
 
 
 @pytest.mark.parametrize(("restarts", "chunks"), [(1, 2), (3, 1), (3, 4)])
-def test_a_stopped_run_goes_on_to_the_same_bits(monkeypatch, tmp_path, restarts, chunks):
+def test_a_stopped_run_goes_on_to_the_same_bits(monkeypatch, tmp_path, restarts, chunks, interrupt_after):
     whole = run(restarts=restarts)
     path = tmp_path / "run.npz"
     with monkeypatch.context() as patch:

@@ -63,18 +63,6 @@ def same(first, second):
     assert first.status is second.status
 
 
-def interrupt_after(monkeypatch, chunks):
-    original, done = loop.run_chunk, []
-
-    def stopping(*arguments):
-        if len(done) >= chunks:
-            raise KeyboardInterrupt
-        done.append(1)
-        return original(*arguments)
-
-    monkeypatch.setattr(loop, "run_chunk", stopping)
-
-
 @pytest.mark.parametrize("case", CASES)
 def test_what_is_kept_is_what_its_start_gives_alone(case):
     found = fit(case)
@@ -170,7 +158,7 @@ def test_constraints_that_tie_pixels_race_too_and_twice_gives_the_same_bits(dtyp
 
 @pytest.mark.parametrize("case", ["gaps", "poisson"])
 @pytest.mark.parametrize("chunks", [0, 3, 17, 26])
-def test_a_stopped_race_goes_on_to_the_same_bits(monkeypatch, tmp_path, case, chunks):
+def test_a_stopped_race_goes_on_to_the_same_bits(monkeypatch, tmp_path, case, chunks, interrupt_after):
     options = {"tol": 1e-6, "max_sweeps": 50}
     whole = fit(case, **options)
     path = tmp_path / "run.npz"
@@ -189,7 +177,7 @@ def test_a_stopped_race_goes_on_to_the_same_bits(monkeypatch, tmp_path, case, ch
     assert not path.exists()
 
 
-def test_a_stopped_race_gives_the_best_so_far(monkeypatch):
+def test_a_stopped_race_gives_the_best_so_far(monkeypatch, interrupt_after):
     whole = fit("gaps", tol=1e-6, max_sweeps=50)
     with monkeypatch.context() as patch:
         interrupt_after(patch, 19)
@@ -207,7 +195,7 @@ def test_a_time_limit_holds():
     assert found.history[-1] == pytest.approx(found.objective, rel=1e-5)
 
 
-def test_starts_race_where_the_compressed_ones_were_no_use(monkeypatch, tmp_path):
+def test_starts_race_where_the_compressed_ones_were_no_use(monkeypatch, tmp_path, interrupt_after):
     monkeypatch.setattr(stages, "lost_something", lambda *_: True)
     options = {"tol": 1e-9, "max_sweeps": 40, "restarts": 4, "model": ts.NMF(2)}
     whole = fit((DATA, {"solver": ts.HALS(compress=True)}), **options)
