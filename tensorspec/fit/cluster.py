@@ -2,7 +2,8 @@
 
 Neighbouring blocks are one task, which reads their pixels where it runs; the factors are sent to every worker once a
 pass.  Sums are added within a task, then pairwise, as a tree, before they come back; what belongs to rows comes back by
-itself.  Tasks of a worker that is lost are done again by others.
+itself.  Tasks of a worker that is lost are done again by others.  What was sent is no task, and may be lost with the
+workers that have it: then it is sent again, and what waits for it is done again.
 """
 
 from __future__ import annotations
@@ -81,12 +82,16 @@ class Cluster:
         Stopped
             When the scheduler is lost and there is something to return.
         """
-        if not self.lost:
+        tries = 0
+        while not self.lost:
             try:
                 return self._spread(work, places, rows_of, arrays, watch)
             except (TensorspecError, KeyboardInterrupt):
                 raise
             except BaseException as error:
+                tries += 1
+                if tries <= _RETRIES and self._lost_with_workers(error):
+                    continue
                 self._note_lost(error)
                 if self.gives_up:
                     raise Stopped from error
@@ -109,17 +114,23 @@ class Cluster:
         TensorspecError
             Of the first block that has one.
         """
-        done = 0
-        if not self.lost:
+        done = tries = 0
+        while not self.lost and done < len(places):
             try:
-                for found in self._in_turn(work, places):
+                for found in self._in_turn(work, places[done:]):
                     yield found
                     done += 1
             except (TensorspecError, KeyboardInterrupt, GeneratorExit):
                 raise
             except BaseException as error:
-                self._note_lost(error)
+                tries += 1
+                if tries > _RETRIES or not self._lost_with_workers(error):
+                    self._note_lost(error)
         yield from map(work, places[done:])
+
+    def _lost_with_workers(self, error: BaseException) -> bool:
+        """Whether the scheduler is there and gave tasks up, as it does where what they were sent is gone."""
+        return getattr(self._client, "status", "") == "running" and "CancelledError" in _kinds(error)
 
     def _note_lost(self, error: BaseException) -> None:
         """Warn that the scheduler was lost and what happens now, or raise an error that says nothing of the kind."""
@@ -197,8 +208,13 @@ def _in_tasks(items: Sequence[Any], sent: int = 0) -> list[Sequence[Any]]:
 
 
 def _says_lost(error: BaseException) -> bool:
-    names = {kind.__name__ for kind in type(error).__mro__}
-    return bool(names & {"CancelledError", "CommClosedError", "TimeoutError", "ConnectionError", "SchedulerLost"})
+    return bool(
+        _kinds(error) & {"CancelledError", "CommClosedError", "TimeoutError", "ConnectionError", "SchedulerLost"}
+    )
+
+
+def _kinds(error: BaseException) -> set[str]:
+    return {kind.__name__ for kind in type(error).__mro__}
 
 
 def _do(

@@ -72,6 +72,31 @@ def test_two_workers_and_one_that_is_lost(monkeypatch, client, tasks):
     assert again.sweeps == found.sweeps and again.objective == pytest.approx(found.objective, rel=1e-12)
 
 
+@pytest.mark.parametrize("passes", [1, 5], ids=["the first pass", "a sweep"])
+def test_what_was_sent_is_sent_again_after_all_workers_that_had_it_are_lost(monkeypatch, client, passes):
+    monkeypatch.setattr(in_blocks, "ENTRIES", 2 * X * E)
+    expected = ts.fit(DATA, ts.NMF(R), **OPTIONS)
+    original, done = fit_cluster.Cluster._sent, []
+
+    def losing(self, work):
+        common = original(self, work)
+        done.append(1)
+        if len(done) == passes:
+            for pid in client.run(os.getpid).values():
+                os.kill(pid, signal.SIGKILL)
+            for _ in range(200):
+                if not any(client.who_has([common]).values()):
+                    return common
+                time.sleep(0.05)
+            raise AssertionError("the scheduler did not notice")
+        return common
+
+    monkeypatch.setattr(fit_cluster.Cluster, "_sent", losing)
+    found = ts.fit(DATA, ts.NMF(R), **OPTIONS)
+    assert len(done) > passes and found.sweeps == 12 and "on the workers of the dask client" in found.why
+    assert found.objective == pytest.approx(expected.objective, rel=1e-12)
+
+
 def test_without_its_scheduler_the_best_so_far_comes_back(monkeypatch, client, tmp_path):
     monkeypatch.setattr(in_blocks, "ENTRIES", 2 * X * E)
     after(monkeypatch, 4, client.cluster.close)
