@@ -12,9 +12,13 @@ import pytest
 if version("jaxlib").startswith("0.10."):
     os.environ.setdefault(
         "XLA_FLAGS",
-        "--xla_backend_optimization_level=1 --xla_cpu_use_fusion_emitters=false "
+        "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false "
         "--xla_cpu_parallel_codegen_split_count=1 --xla_cpu_multi_thread_eigen=false",
     )
+
+# As many processes of tests as cores: threads of linear algebra that wait for each other there (an eigenvalue problem
+# of 240 rows) took a hundred times as long as one thread.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 # Linux lets a process have 65530 mappings, and every compiled program takes some of them.
 MAPPINGS = Path("/proc/self/maps")

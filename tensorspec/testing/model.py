@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Iterator
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -72,61 +74,68 @@ class ModelContract:
         made = self.make()
         assert to_recipe(from_recipe(json.loads(json.dumps(to_recipe(made))))) == to_recipe(made)
 
+    def cases(self) -> Iterator[tuple[Tensor, np.ndarray, np.ndarray, Factors]]:
+        """Yield tensors of every shape with every kind of weights, their data and weights, and factors."""
+        for shape in self.shapes:
+            for kind in ("no", "rows", "dense"):
+                yield *self.tensor(shape, kind), self.factors(shape)
+
     def test_normal_equations_are_the_derivative(self) -> None:
         """A G - M is the gradient of half the weighted squared residual, with every kind of weights."""
         with jax.enable_x64(True):
             model = self.make()
-            for shape in self.shapes:
-                for kind in ("no", "rows", "dense"):
-                    tensor, data, full = self.tensor(shape, kind)
-                    factors = self.factors(shape)
-                    for mode in factors:
 
-                        def half_square(own: jax.Array, case: Any = (tensor, factors, mode, data, full)) -> jax.Array:
-                            tensor, factors, mode, data, full = case
-                            value = model.reconstruct(tensor, {**factors, mode: own})
-                            return 0.5 * tensor.weight * jnp.sum(full * jnp.square(data - value))
+            @eqx.filter_jit
+            def both(tensor: Tensor, data: jax.Array, full: jax.Array, factors: Factors) -> dict[str, Any]:
+                def half_square(own: Factors) -> jax.Array:
+                    return 0.5 * tensor.weight * jnp.sum(full * jnp.square(data - model.reconstruct(tensor, own)))
 
-                        equations = model.normal_equations(tensor, factors, mode)
-                        own = factors[mode]
-                        if equations.per_row:
-                            gradient = jnp.einsum("nr,nrs->ns", own, equations.gram) - equations.right
-                        else:
-                            gradient = own @ equations.gram - equations.right
-                        np.testing.assert_allclose(gradient, jax.grad(half_square)(own), rtol=1e-9, atol=1e-9)
+                expected = jax.grad(half_square)(factors)
+                return {mode: (model.normal_equations(tensor, factors, mode), expected[mode]) for mode in factors}
+
+            for tensor, data, full, factors in self.cases():
+                for mode, (equations, expected) in both(tensor, data, full, factors).items():
+                    product = "nr,nrs->ns" if equations.per_row else "nr,rs->ns"
+                    gradient = np.einsum(product, factors[mode], equations.gram) - equations.right
+                    np.testing.assert_allclose(gradient, expected, rtol=1e-9, atol=1e-9)
 
     def test_value_of_the_equations_is_the_objective(self) -> None:
         """Half the norm of the data plus the value of the equations is half the squared residual."""
         with jax.enable_x64(True):
             model = self.make()
-            for shape in self.shapes:
-                for kind in ("no", "rows", "dense"):
-                    tensor, data, full = self.tensor(shape, kind)
-                    factors = self.factors(shape)
-                    direct = np.sum(full * np.square(data - np.asarray(model.reconstruct(tensor, factors))))
-                    np.testing.assert_allclose(model.squared_residual(tensor, factors), direct, rtol=1e-10)
-                    for mode in factors:
-                        value = model.normal_equations(tensor, factors, mode).value(factors[mode])
-                        total = 0.5 * tensor.weight * tensor.square_norm + value
-                        np.testing.assert_allclose(total, 0.5 * 1.3 * direct, rtol=1e-9)
+
+            @eqx.filter_jit
+            def both(tensor: Tensor, factors: Factors) -> tuple[Any, ...]:
+                values = {mode: model.normal_equations(tensor, factors, mode).value(factors[mode]) for mode in factors}
+                return model.reconstruct(tensor, factors), model.squared_residual(tensor, factors), values
+
+            for tensor, data, full, factors in self.cases():
+                model_values, residual, values = both(tensor, factors)
+                direct = np.sum(full * np.square(data - np.asarray(model_values)))
+                np.testing.assert_allclose(residual, direct, rtol=1e-10)
+                for value in values.values():
+                    total = 0.5 * tensor.weight * tensor.square_norm + value
+                    np.testing.assert_allclose(total, 0.5 * 1.3 * direct, rtol=1e-9)
 
     def test_blocks_add_up(self) -> None:
         """The data cut along the first axis give the same equations as in one piece."""
         with jax.enable_x64(True):
             model = self.make()
-            for shape in self.shapes:
-                for kind in ("no", "rows", "dense"):
-                    tensor, _, _ = self.tensor(shape, kind)
-                    cuts = (1, shape[0] - 1)
-                    pieces = tuple(jnp.split(tensor.blocks[0], cuts))
-                    dense = None if tensor.dense is None else tuple(jnp.split(tensor.dense[0], cuts))
-                    cut = dataclasses.replace(tensor, blocks=pieces, dense=dense)
-                    factors = self.factors(shape)
-                    for mode in factors:
-                        one = model.normal_equations(tensor, factors, mode)
-                        many = model.normal_equations(cut, factors, mode)
-                        np.testing.assert_allclose(many.gram, one.gram, rtol=1e-11, atol=1e-12)
-                        np.testing.assert_allclose(many.right, one.right, rtol=1e-11, atol=1e-12)
-                    np.testing.assert_allclose(
-                        model.squared_residual(cut, factors), model.squared_residual(tensor, factors), rtol=1e-11
-                    )
+
+            @eqx.filter_jit
+            def equations(tensor: Tensor, factors: Factors) -> tuple[Any, ...]:
+                found = {mode: model.normal_equations(tensor, factors, mode) for mode in factors}
+                return {mode: (own.gram, own.right) for mode, own in found.items()}, model.squared_residual(
+                    tensor, factors
+                )
+
+            for tensor, data, _, factors in self.cases():
+                cuts = (1, len(data) - 1)
+                pieces = tuple(jnp.split(tensor.blocks[0], cuts))
+                dense = None if tensor.dense is None else tuple(jnp.split(tensor.dense[0], cuts))
+                cut = dataclasses.replace(tensor, blocks=pieces, dense=dense)
+                (one, whole), (many, pieced) = equations(tensor, factors), equations(cut, factors)
+                for mode in factors:
+                    for found, expected in zip(many[mode], one[mode], strict=True):
+                        np.testing.assert_allclose(found, expected, rtol=1e-11, atol=1e-12)
+                np.testing.assert_allclose(pieced, whole, rtol=1e-11)
