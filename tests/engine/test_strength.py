@@ -35,7 +35,8 @@ def test_lasso_has_its_own_strength_at_every_data_scale(solver, orthonormal):
             exact = reference.lasso(known.T @ known, right, strength)
         assert 0 < np.sum(exact == 0) < exact.size
         amplitudes = found.factors["p"].values.T * found.weights.values
-        assert np.linalg.norm(amplitudes - exact) < 1e-9
+        # A fit ends where its objective does not change; nearer, rounding hides what a change of this size does to it.
+        assert np.linalg.norm(amplitudes - exact) < 1e-8 * np.linalg.norm(exact)
         np.testing.assert_array_equal(found.factors["e"].values.T, known)
         value = 0.5 * np.sum((scale * data.values - exact @ known.T) ** 2) + strength * np.abs(exact).sum()
         assert found.objective == pytest.approx(value, rel=1e-12)

@@ -25,12 +25,28 @@ DATA = xr.DataArray(CLEAN + 0.02 * RNG.standard_normal(CLEAN.shape), dims=("y", 
 OPTIONS = {"blocks": True, "max_sweeps": 12, "tol": 0, "progress": False}
 
 
+def two_workers():
+    return distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None)
+
+
 @pytest.fixture
 def client():
-    with (
-        distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster,
-        distributed.Client(cluster, set_as_default=True) as client,
-    ):
+    """A cluster of its own, for tests that close it."""
+    with two_workers() as cluster, distributed.Client(cluster, set_as_default=True) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    with two_workers() as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def shared(cluster):
+    """A client of one cluster for all tests, with two workers also where a test before has killed one."""
+    with distributed.Client(cluster, set_as_default=True) as client:
+        client.wait_for_workers(2, timeout=60)
         yield client
 
 
@@ -54,7 +70,7 @@ def after(monkeypatch, sweeps, action):
 
 
 @pytest.mark.parametrize("tasks", [512, 4])
-def test_two_workers_and_one_that_is_lost(monkeypatch, client, tasks):
+def test_two_workers_and_one_that_is_lost(monkeypatch, shared, tasks):
     monkeypatch.setattr(in_blocks, "ENTRIES", 2 * X * E)
     monkeypatch.setattr(fit_cluster, "_TASKS", tasks)  # of six blocks, two at a time
     expected = alone(monkeypatch)
@@ -64,7 +80,7 @@ def test_two_workers_and_one_that_is_lost(monkeypatch, client, tasks):
     np.testing.assert_allclose(found.factors["pixel"], expected.factors["pixel"], atol=1e-8)
 
     def kill():
-        pid = next(iter(client.run(os.getpid).values()))
+        pid = next(iter(shared.run(os.getpid).values()))
         threading.Thread(target=lambda: (time.sleep(0.02), os.kill(pid, signal.SIGKILL))).start()
 
     after(monkeypatch, 4, kill)
@@ -73,7 +89,7 @@ def test_two_workers_and_one_that_is_lost(monkeypatch, client, tasks):
 
 
 @pytest.mark.parametrize("passes", [1, 5], ids=["the first pass", "a sweep"])
-def test_what_was_sent_is_sent_again_after_all_workers_that_had_it_are_lost(monkeypatch, client, passes):
+def test_what_was_sent_is_sent_again_after_all_workers_that_had_it_are_lost(monkeypatch, shared, passes):
     monkeypatch.setattr(in_blocks, "ENTRIES", 2 * X * E)
     expected = ts.fit(DATA, ts.NMF(R), **OPTIONS)
     original, done = fit_cluster.Cluster._sent, []
@@ -82,10 +98,10 @@ def test_what_was_sent_is_sent_again_after_all_workers_that_had_it_are_lost(monk
         common = original(self, work)
         done.append(1)
         if len(done) == passes:
-            for pid in client.run(os.getpid).values():
+            for pid in shared.run(os.getpid).values():
                 os.kill(pid, signal.SIGKILL)
             for _ in range(200):
-                if not any(client.who_has([common]).values()):
+                if not any(shared.who_has([common]).values()):
                     return common
                 time.sleep(0.05)
             raise AssertionError("the scheduler did not notice")
@@ -184,7 +200,7 @@ def assert_same_survey(found, expected):
 
 
 @pytest.mark.parametrize("case", ["plain", "gaps", "mask and sigma", "poisson", "huber"])
-def test_the_first_pass_runs_on_the_workers_and_finds_the_same(monkeypatch, client, tmp_path, case):
+def test_the_first_pass_runs_on_the_workers_and_finds_the_same(monkeypatch, shared, tmp_path, case):
     monkeypatch.setattr(in_blocks, "ENTRIES", 2 * X * E)
     # Bins of 3 x 3 pixels in blocks of two rows: bins are put together from blocks.
     monkeypatch.setattr(importlib.import_module("tensorspec.fit.block_start"), "BINNED", 8 * E)
@@ -207,7 +223,7 @@ def test_the_first_pass_runs_on_the_workers_and_finds_the_same(monkeypatch, clie
     assert_same_survey(found, expected)
 
 
-def test_a_worker_lost_in_the_first_pass_changes_nothing(monkeypatch, client, tmp_path):
+def test_a_worker_lost_in_the_first_pass_changes_nothing(monkeypatch, shared, tmp_path):
     monkeypatch.setattr(in_blocks, "ENTRIES", 2 * X * E)
 
     def dying_once(block):
@@ -259,7 +275,7 @@ def unreadable(block):
         ("short", r"its store cannot be read at \[0:2, 0:6\] \(the file is truncated\)"),
     ],
 )
-def test_a_block_that_cannot_be_fitted_is_named_as_in_one_process(monkeypatch, client, tmp_path, case, message):
+def test_a_block_that_cannot_be_fitted_is_named_as_in_one_process(monkeypatch, shared, tmp_path, case, message):
     monkeypatch.setattr(in_blocks, "ENTRIES", 2 * X * E)
     options = {"mask": xr.ones_like(DATA, bool).compute()} if case == "masked" else {}
     # Two blocks are wrong, and the first is named.
@@ -275,7 +291,7 @@ def test_a_block_that_cannot_be_fitted_is_named_as_in_one_process(monkeypatch, c
     assert lines[0] == lines[1] and "\n" not in lines[0]
 
 
-def test_an_open_file_is_refused_before_anything_is_read(monkeypatch, client, tmp_path):
+def test_an_open_file_is_refused_before_anything_is_read(monkeypatch, shared, tmp_path):
     h5py, dask_array = pytest.importorskip("h5py"), pytest.importorskip("dask.array")
     with h5py.File(tmp_path / "data.h5", "w") as file:
         store = file.create_dataset("data", data=DATA.values)
