@@ -86,7 +86,7 @@ class ModelContract:
             model = self.make()
 
             @eqx.filter_jit
-            def both(tensor: Tensor, data: jax.Array, full: jax.Array, factors: Factors) -> dict[str, Any]:
+            def both(tensor: Tensor, data: np.ndarray, full: np.ndarray, factors: Factors) -> dict[str, Any]:
                 def half_square(own: Factors) -> jax.Array:
                     return 0.5 * tensor.weight * jnp.sum(full * jnp.square(data - model.reconstruct(tensor, own)))
 
